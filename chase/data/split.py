@@ -1,0 +1,144 @@
+"""What a data set is: two splits that hand out batches of normalised images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chase.errors import RecipeError
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class Split(Protocol):
+    """Images and their labels."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each image, int64 [n], on the CPU."""
+
+    def subset(self, indices: Tensor) -> Split:
+        """The images at `indices` (int64 [m]), in that order."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        shuffle_seed: int | None = None,
+        augment: bool = False,
+    ) -> Batches:
+        """Normalised images float32 [b, c, h, w] and labels int64 [b] on `device`.
+
+        Without `shuffle_seed`: every image in order. With it: order and augmentation follow from the seed
+        alone, and an incomplete last batch is dropped unless it is the only one (BatchNorm needs full ones).
+
+        Raises:
+            RecipeError: if `batch_size` is not positive or `augment` has no seed to draw from.
+        """
+
+    def num_batches(self, batch_size: int, shuffled: bool) -> int:
+        """The number of batches that `batches` yields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set of images with a train and a test split.
+
+    `mean` and `std` are per channel, of images scaled to [0, 1]; `input_shape` is (channels, height, width).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, int, int]
+    train: Split
+    test: Split
+
+    def held_out(self, fraction: float, seed: int) -> tuple[Split, Split]:
+        """The rest of the train split, and a validation split with `fraction` of each class.
+
+        Raises:
+            RecipeError: if `fraction` is outside [0, 1) or leaves no image for training.
+        """
+        if not 0 <= fraction < 1:
+            raise RecipeError(f"held-out fraction {fraction} is outside [0, 1); 0.1 holds out a tenth")
+        rest, held = stratified(self.train.labels, fraction, seed)
+        if not len(rest):
+            raise RecipeError(f"held-out fraction {fraction} of {len(held)} images leaves none to train on")
+        return self.train.subset(rest), self.train.subset(held)
+
+
+def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The indices of the rest and of a random part of `labels`, both ascending.
+
+    The part has round(fraction * n) indices, at least one unless `fraction` is 0; each class gives its share,
+    and the classes whose shares were rounded down furthest give one more until the number is exact.
+    """
+    wanted = max(round(fraction * len(labels)), 1) if fraction else 0
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    members = [shuffled[labels[shuffled] == label] for label in sorted(set(labels.tolist()))]
+    shares = torch.tensor([len(each) * fraction for each in members], dtype=torch.float64)
+    counts = shares.floor().long()
+    most_cut = (shares - counts).sort(descending=True, stable=True).indices
+    counts[most_cut[: wanted - int(counts.sum())]] += 1
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for each, count in zip(members, counts.tolist(), strict=True):
+        chosen[each[:count]] = True
+    return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A shuffle seed for `epoch` of the run with `seed`, unrelated to those of other epochs and runs."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+def num_batches(images: int, batch_size: int, shuffled: bool) -> int:
+    """The number of batches of one epoch; see `Split.batches` for what happens to an incomplete one."""
+    if shuffled and images >= batch_size:
+        return images // batch_size
+    return -(-images // batch_size)
+
+
+def epoch_generator(batch_size: int, shuffle_seed: int | None, augment: bool) -> torch.Generator | None:
+    """The source of an epoch's randomness; None if it is to run in order.
+
+    Raises:
+        RecipeError: as `Split.batches` says.
+    """
+    if batch_size < 1:
+        raise RecipeError(f"batch size {batch_size} is not positive; 128 is usual")
+    if shuffle_seed is not None:
+        return torch.Generator().manual_seed(shuffle_seed)
+    if augment:
+        raise RecipeError("augmentation is random and needs a shuffle_seed; pass one or turn augment off")
+    return None
+
+
+def epoch_order(images: int, batch_size: int, generator: torch.Generator | None) -> Tensor:
+    """The positions of the images of one epoch, int64; a multiple of `batch_size` of them if shuffled."""
+    if generator is None:
+        return torch.arange(images)
+    order = torch.randperm(images, generator=generator)
+    return order[: num_batches(images, batch_size, True) * batch_size]
+
+
+class Normalise:
+    """uint8 images [b, c, h, w] as float32 with zero mean and unit variance per channel, on their device."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str) -> None:
+        means, stds = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (mean, std))
+        self.scale = (1 / (255 * stds)).float().to(device)
+        self.shift = (-means / stds).float().to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.float().mul_(self.scale).add_(self.shift)
