@@ -1,0 +1,69 @@
+"""The slimming stage: from the file of a masked network to that of a slim one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from chase.checkpoint import Network, load_network, save
+from chase.counting import Macs, Params, count
+from chase.files import sha256
+from chase.recipe import Recipe
+from chase.slimming.groups import channel_groups, prunable
+from chase.slimming.network import Slimmed, sliced_masks, slimmed
+from chase.sparse.masks import Masks, pack
+
+
+def slim_checkpoint(source: Path, target: Path, *, round_to: int = 8) -> dict[str, Any]:
+    """Write the slim network of the masked checkpoint `source` to `target`; its facts.
+
+    The proof runs on random inputs and on the real ones that the checkpoint carries.
+
+    Raises:
+        CheckpointError: if `source` is no masked checkpoint.
+        EquivalenceError: if the slim network does not equal the masked one; nothing is written.
+    """
+    network = load_network(source, kinds=("masked",))
+    masks = stored_masks(network)
+    example, samples = network.input.example(), network.content["samples"]
+    result = slimmed(network.model, masks, example=example, round_to=round_to, samples=samples)
+    facts = network.facts | _facts(network, masks, result)
+    save(
+        target,
+        kind="slim",
+        model=network.content["model"],
+        network=result.model,
+        recipe=network.content["recipe"],
+        input=network.input,
+        widths=result.plan.to_dict(),
+        masks={
+            "weights": {name: pack(mask) for name, mask in sliced_masks(masks, result.kept).items()},
+            "kept": result.kept,
+        },
+        facts=facts,
+        certificate=result.certificate,
+        samples=samples,
+        parent_sha256=sha256(source),
+    )
+    return facts | {"certificate": result.certificate}
+
+
+def stored_masks(network: Network) -> Masks:
+    """The masks of a masked checkpoint; its channels are traced again and must be those it was trained with."""
+    method = Recipe.from_dict(network.content["recipe"], source=str(network.path)).method
+    groups = channel_groups(network.model, network.input.example()) if method.channel_sparsity else ()
+    chosen = prunable(groups, prune_skip=method.prune_skip, keep=method.keep)
+    masks = Masks.dense(network.model, chosen)
+    masks.load_state_dict(network.content["masks"])
+    return masks
+
+
+def _facts(network: Network, masks: Masks, result: Slimmed) -> dict[str, Any]:
+    counts = count(result.model, network.input.example())
+    kept = sum(len(units) for units in result.kept.values())
+    return {
+        "channel_sparsity": 1 - kept / masks.channels if masks.channels else 0.0,
+        "widths": {group.name: [group.size, len(result.kept[group.name])] for group in masks.groups},
+        "macs": Macs(counts.macs.theoretical, counts.macs.gpu_supported, network.macs["dense"]).to_dict(),
+        "params": Params(counts.params.nonzero, counts.params.stored, network.params["dense"]).to_dict(),
+    }

@@ -1,0 +1,34 @@
+"""How much a single weight is worth: a score decides what is pruned (lowest first) and grown (highest first).
+
+A score maps `(weight, grad, generator)` to a tensor of the weight's shape; its absolute value counts. Add one with
+`SCORES["mine"] = function`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from chase.registry import Registry
+
+Score = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+def magnitude(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
+    """|w| (paper §3, global parameter exploration)."""
+    return weight.abs()
+
+
+def gradient(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
+    """|∂L/∂w| of the dense gradient, as RigL grows (paper §3)."""
+    return grad.abs()
+
+
+def random(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
+    """A uniform draw, as SET grows."""
+    return torch.rand(weight.shape, generator=generator).to(weight.device)
+
+
+SCORES: Registry[Score] = Registry("score", {"magnitude": magnitude, "gradient": gradient, "random": random})
