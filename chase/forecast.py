@@ -1,0 +1,111 @@
+"""Forecast: what a recipe will do, before any data is read or a GPU is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from chase.counting import Cost, cost, macs_at_widths
+from chase.data.known import Extent, extent
+from chase.data.split import num_batches
+from chase.models import build_for
+from chase.recipe import Recipe
+from chase.slimming.groups import Group, channel_groups, prunable
+from chase.sparse.channels import on_grid
+from chase.sparse.distributions import DISTRIBUTIONS, counts
+from chase.sparse.masks import Masks, maskable
+from chase.sparse.methods import Method, plan, stop_step
+from chase.sparse.sparsifier import check_reachable, floors, reachable
+
+
+def forecast(recipe: Recipe) -> dict[str, Any]:
+    """The layers with their initial densities, the prunable groups with their floors, every event, and the MACs that
+    are reachable, as plain data.
+
+    Raises:
+        RecipeError: if the recipe cannot be met.
+    """
+    size = extent(recipe.data)
+    model, _ = build_for(recipe.model.name, size.input_shape, size.classes, recipe.model.settings)
+    example = torch.zeros(1, *size.input_shape)
+    spent, groups = cost(model, example), channel_groups(model, example)
+    per_epoch, steps = _steps(recipe, size)
+    return {
+        "recipe": recipe.name,
+        "model": recipe.model.name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": steps,
+        "steps_per_epoch": per_epoch,
+        "stop_step": stop_step(recipe.method, steps),
+        "layers": _layers(model, recipe.method),
+        "groups": [_group(group, recipe.method) for group in groups],
+        "events": [asdict(event) for event in plan(recipe.method, steps)],
+        **_reachable(model, groups, spent, recipe.method),
+        "unknown_operators": list(spent.unknown),
+    }
+
+
+def _steps(recipe: Recipe, size: Extent) -> tuple[int, int]:
+    """Steps of one epoch and of the whole run."""
+    images = size.train - round(size.train * recipe.data.validation)
+    per_epoch = num_batches(images, recipe.data.batch_size, shuffled=True)
+    return per_epoch, per_epoch * recipe.training.epochs
+
+
+def _layers(model: nn.Module, method: Method) -> list[dict[str, Any]]:
+    shapes = {name: tuple(weight.shape) for name, weight in maskable(model).items()}
+    distribution = DISTRIBUTIONS[method.distribution]
+    densities, numbers = distribution(shapes, method.density), counts(shapes, method.density, distribution)
+    return [
+        {"weight": name, "shape": list(shape), "density": densities[name], "nonzero": numbers[name]}
+        for name, shape in shapes.items()
+    ]
+
+
+def _group(group: Group, method: Method) -> dict[str, Any]:
+    floor = floors((group,), method)[group.name]
+    return {
+        "name": group.name,
+        "width": group.size,
+        "floor": floor,
+        "lowest_width": on_grid(floor, grid=method.round_to, dense=group.size),
+        "stays_because": group.why_not(prune_skip=method.prune_skip, keep=method.keep),
+    }
+
+
+def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method: Method) -> dict[str, Any]:
+    """Channel sparsity and MACs: at the start, with channels removed evenly, and with all groups on their floors."""
+    chosen = prunable(groups, prune_skip=method.prune_skip, keep=method.keep) if method.channel_sparsity else ()
+    if method.channel_sparsity:
+        check_reachable(chosen, method)
+    layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}
+    even = {
+        g.name: on_grid(round(g.size * (1 - method.channel_sparsity)), grid=method.round_to, dense=g.size)
+        for g in chosen
+    }
+    lowest = {name: on_grid(floor, grid=method.round_to, dense=10**9) for name, floor in floors(chosen, method).items()}
+    return {
+        "prunable_channels": sum(group.size for group in chosen),
+        "channel_sparsity": {
+            "target": method.channel_sparsity,
+            "highest_reachable": reachable(chosen, method) if chosen else 0.0,
+        },
+        "sparsity": method.sparsity,
+        "macs": {
+            "dense": spent.macs,
+            "theoretical_at_start": spent.macs_of(layers),
+            "gpu_supported_if_even": _macs_at(model, chosen, even, spent),
+            "gpu_supported_at_floors": _macs_at(model, chosen, lowest, spent),
+        },
+    }
+
+
+def _macs_at(model: nn.Module, groups: tuple[Group, ...], widths: Mapping[str, int], spent: Cost) -> int:
+    masks = Masks.dense(model, groups)
+    for name, width in widths.items():
+        masks.alive[name][width:] = False
+    return macs_at_widths(spent, masks.shapes())

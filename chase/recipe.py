@@ -1,0 +1,264 @@
+"""Recipe: one experiment as data. YAML on disk, frozen dataclasses in memory, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from chase.errors import RecipeError, UnknownName
+from chase.registry import did_you_mean
+from chase.sparse.methods import METHODS, Method
+
+Settings = TypeVar("Settings")
+
+
+def _positive(name: str, value: float, *, zero: bool = False) -> None:
+    if not (value > 0 or (value == 0 and zero)):
+        raise RecipeError(f"{name} must be {'at least' if zero else 'above'} 0, not {value}")
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UnknownName(f"{name}: nothing named {value!r}; {did_you_mean(value, known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A model's name (see `chase.models`) and its constructor's other arguments."""
+
+    name: str = "vgg8"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """A data set's name or path (see `chase.data`), batch size, and the share held out for validation in [0, 1)."""
+
+    name: str = "digits"
+    root: str | None = None
+    batch_size: int = 64
+    validation: float = 0.1
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _positive("data.batch_size", self.batch_size)
+        if not 0 <= self.validation < 1:
+            raise RecipeError(f"data.validation must lie in [0, 1), not {self.validation}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """SGD or AdamW. `norm_decay=False` exempts norm parameters and biases from weight decay."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    norm_decay: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("optimizer.name", self.name, ("sgd", "adamw"))
+        _positive("optimizer.lr", self.lr)
+        _positive("optimizer.weight_decay", self.weight_decay, zero=True)
+        for name, value in (("momentum", self.momentum), ("betas", self.betas[0]), ("betas", self.betas[1])):
+            if not 0 <= value < 1:
+                raise RecipeError(f"optimizer.{name} must lie in [0, 1), not {value}")
+        if self.nesterov and not self.momentum:
+            raise RecipeError("optimizer.nesterov needs optimizer.momentum above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """The learning rate over the run: cosine (to 0), multistep (× gamma at each milestone epoch) or constant."""
+
+    name: str = "cosine"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("schedule.name", self.name, ("cosine", "multistep", "constant"))
+        _positive("schedule.warmup_epochs", self.warmup_epochs, zero=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The loop. `select` chooses the epoch that is kept: best on the validation split, or the last."""
+
+    epochs: int = 30
+    seed: int = 0
+    label_smoothing: float = 0.0
+    amp: str = "off"
+    channels_last: bool = False
+    clip_norm: float | None = None
+    select: str = "best"
+    dense_twin: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("training.epochs", self.epochs)
+        _one_of("training.amp", self.amp, ("off", "bf16", "fp16"))
+        _one_of("training.select", self.select, ("best", "last"))
+        if not 0 <= self.label_smoothing < 1:
+            raise RecipeError(f"training.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the outcome of a training."""
+
+    name: str = "run"
+    about: str = ""
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    method: Method = METHODS["chase"]
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name != Path(self.name).name or self.name in ("latest", ".", ".."):
+            raise RecipeError(f"name must be usable as a folder's name, not {self.name!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe with every setting spelled out, as plain data."""
+        blocks: dict[str, Any] = _plain(dataclasses.asdict(self))
+        for block in ("model", "data"):
+            blocks[block].update(blocks[block].pop("settings"))
+        return blocks
+
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_dict(cls, blocks: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+        """A recipe from plain data; what is not given has its default.
+
+        Raises:
+            RecipeError: for an unknown key or a value of the wrong kind, naming `source` and the key.
+        """
+        known = [each.name for each in dataclasses.fields(cls)]
+        if not isinstance(blocks, Mapping):
+            raise RecipeError(f"{source}: a recipe is a mapping of {', '.join(known)}")
+        values: dict[str, Any] = {}
+        for key, value in blocks.items():
+            if key not in known:
+                raise RecipeError(f"{source}: {key}: no such setting; {did_you_mean(str(key), known)}")
+            values[key] = str(value) if key in ("name", "about") else _block(source, key, value)
+        return cls(**values)
+
+
+def _block(source: str, key: str, value: Any) -> Any:
+    if isinstance(value, str) and key in ("model", "data", "method"):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{source}: {key} must be a mapping of settings, not {value!r}")
+    if key == "method":
+        return coerce(METHODS[str(value.get("name", "chase"))], value, f"{source}: {key}")
+    default = {
+        "model": ModelSettings(),
+        "data": DataSettings(),
+        "optimizer": OptimizerSettings(),
+        "schedule": ScheduleSettings(),
+        "training": TrainingSettings(),
+    }[key]
+    return coerce(default, value, f"{source}: {key}")
+
+
+def coerce(default: Settings, values: Mapping[str, Any], where: str) -> Settings:
+    """`default` with some fields replaced, each value brought to its field's type.
+
+    A dataclass with a `settings` field takes any key it does not know into that.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = typing.get_type_hints(type(default))
+    changes: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints or key == "settings":
+            if "settings" not in hints:
+                raise RecipeError(f"{where}.{key}: no such setting; {did_you_mean(str(key), hints)}")
+            if key == "settings" and not isinstance(value, Mapping):
+                raise RecipeError(f"{where}.settings must be a mapping, not {value!r}")
+            extra.update(value if key == "settings" else {key: value})
+            continue
+        try:
+            changes[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            raise RecipeError(f"{where}.{key}: {error.errors()[0]['msg'].lower()}, not {value!r}") from None
+    if extra:
+        changes["settings"] = extra
+    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with Chase."""
+    files = resources.files("chase.recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def read(name: str) -> dict[str, Any]:
+    """The blocks of a shipped recipe by name, or of a YAML file by path.
+
+    Raises:
+        RecipeError: if there is no such recipe or it is not valid YAML.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        if not path.is_file():
+            raise RecipeError(f"no such recipe file: {name}; `chase recipes` lists the shipped ones")
+        text = path.read_text(errors="replace")
+    elif name in shipped():
+        text = resources.files("chase.recipes").joinpath(f"{name}.yaml").read_text()
+    else:
+        raise UnknownName(f"no recipe named {name!r}; {did_you_mean(name, shipped())}")
+    blocks = _yaml(text, name)
+    if not isinstance(blocks, dict):
+        raise RecipeError(f"{name} is not a recipe: it must be a mapping of blocks")
+    return blocks
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source} is not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+def override(blocks: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`blocks` with `key.path=value` assignments on top; values are read as YAML.
+
+    Raises:
+        RecipeError: for an assignment without "=" or through something that is not a mapping.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise RecipeError(f"{assignment!r} is not an assignment; write -o key=value, as in -o training.epochs=5")
+        blocks = _assign(blocks, path.split("."), _yaml(text, path), path)
+    return blocks
+
+
+def _assign(blocks: Any, keys: list[str], value: Any, path: str) -> dict[str, Any]:
+    blocks = {"name": blocks} if isinstance(blocks, str) else blocks or {}
+    if not isinstance(blocks, dict):
+        raise RecipeError(f"{path}: {keys[0]!r} lies inside a value that has no settings")
+    inner = value if len(keys) == 1 else _assign(blocks.get(keys[0]), keys[1:], value, path)
+    return {**blocks, keys[0]: inner}
