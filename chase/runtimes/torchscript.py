@@ -1,0 +1,47 @@
+"""TorchScript: a frozen graph that needs torch, but none of the model's Python code."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from chase.errors import CheckpointError
+from chase.runtimes.base import reason
+from chase.runtimes.eager import TorchRuntime
+
+
+@contextlib.contextmanager
+def no_deprecation() -> Iterator[None]:
+    """Silence about `torch.jit` being deprecated: it still works, and the user has asked for it by name."""
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)", category)
+        yield
+
+
+class TorchScript(TorchRuntime):
+    """A frozen TorchScript file.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated or no TorchScript archive.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = ("torchscript",)
+
+    def __init__(self, source: Path, *, device: torch.device, threads: int | None = None) -> None:
+        super().__init__(_load(source, device), name="torchscript", device=device, threads=threads)
+
+
+def _load(path: Path, device: torch.device) -> nn.Module:
+    try:
+        with no_deprecation():
+            module: nn.Module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+            return module.eval()
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole TorchScript file ({reason(error)}); export again") from error
