@@ -1,0 +1,161 @@
+"""chase run: the whole chain, skipping what is up to date."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chase.cli.console import Console
+from chase.cli.options import DeviceOption, RecipeOption, SecondsOption, SetOption, build_recipe
+
+if TYPE_CHECKING:
+    from chase.benchmarks import Report
+    from chase.recipe import Recipe
+    from chase.run import Run
+
+
+def command(
+    ctx: typer.Context,
+    recipe: RecipeOption = None,
+    format: Annotated[
+        list[str] | None, typer.Option("--format", help="Repeatable; default torchscript and onnx.")
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32.")
+    ] = None,
+    round_to: Annotated[int, typer.Option("--round-to", help="The width grid of the slim network.")] = 8,
+    seconds: SecondsOption = 2.0,
+    device: DeviceOption = "auto",
+    assign: SetOption = None,
+) -> None:
+    """Train, slim, export and measure, by one recipe."""
+    chosen = build_recipe(recipe, {}, assign)
+    chain(
+        ctx.obj,
+        chosen,
+        format or ["torchscript", "onnx"],
+        batch_size or [1, 2, 32],
+        seconds=seconds,
+        device=device,
+        round_to=round_to,
+    )
+
+
+def chain(
+    console: Console,
+    recipe: Recipe,
+    formats: list[str],
+    batch_sizes: list[int],
+    *,
+    seconds: float,
+    device: str,
+    round_to: int,
+) -> None:
+    """Every stage in order; a stage whose inputs have not changed is skipped."""
+    from chase.cli import export, slim
+    from chase.exporters import EXPORTERS
+    from chase.run import ROOT, Run
+
+    for format in formats:
+        EXPORTERS[format]
+    run = Run(console.run or ROOT / recipe.name)
+    trained(console, recipe, run, device)
+    if recipe.training.dense_twin:
+        trained(console, dense_recipe(recipe), run.dense, device)
+    run.make_latest()
+    if not run.is_current(run.slim, round_to=round_to):
+        slim.stage(console, run, run.checkpoint, run.slim, round_to=round_to)
+    for format in formats:
+        if not _exported(run, format):
+            export.stage(console, run.slim, format)
+    report = measured(console, run, batch_sizes, seconds=seconds, device=device)
+    summarise(console, run, report)
+
+
+def measured(console: Console, run: Run, batch_sizes: list[int], *, seconds: float, device: str) -> Report:
+    """Measure all that was exported, or find that it has been done."""
+    from chase.benchmarks import Report
+    from chase.cli import bench
+
+    settings = {"batch_sizes": batch_sizes, "seconds": seconds, "device": device}
+    if run.is_current(run.bench, **settings):
+        console.say(f"{run.bench} is up to date")
+        return Report.load(run.bench)
+    report = bench.stage(console, run, batch_sizes, seconds=seconds, device=device)
+    report.save(run.bench)
+    run.record(run.bench, parents=[run.slim, *run.artifacts(), *run.dense.artifacts()], **settings)
+    return report
+
+
+def _exported(run: Run, format: str) -> bool:
+    from chase.exporters import SUFFIXES
+
+    suffix = next(suffix for suffix, name in SUFFIXES.items() if name == format)
+    return run.is_current(run.folder / f"model{suffix}")
+
+
+def trained(console: Console, recipe: Recipe, run: Run, device: str) -> None:
+    """Train, or continue, or find that it has been done."""
+    from chase.checkpoint import read
+    from chase.cli import train
+    from chase.errors import RecipeError
+    from chase.recipe import Recipe as RecipeType
+    from chase.recipe import read as read_recipe
+
+    begun = run.checkpoint.is_file() and run.recipe.is_file()
+    if begun and RecipeType.from_dict(read_recipe(str(run.recipe))) != recipe:
+        raise RecipeError(f"{run.folder} holds a run of another recipe; choose another folder with --run, or remove it")
+    if begun and read(run.checkpoint)["facts"].get("test_accuracy") is not None:
+        console.say(f"{run.checkpoint} is up to date")
+        return
+    train.stage(console, recipe, run, device=device, resume=begun)
+
+
+def dense_recipe(recipe: Recipe) -> Recipe:
+    """The same training without sparsity."""
+    from chase.sparse.methods import METHODS
+
+    return replace(
+        recipe,
+        name=f"{recipe.name}-dense",
+        about="",
+        method=METHODS["dense"],
+        training=replace(recipe.training, dense_twin=False),
+    )
+
+
+def summarise(console: Console, run: Run, report: Report) -> None:
+    """Dense against slim in one table, then the measurements."""
+    from chase.cli import bench
+    from chase.cli.console import millions, percent
+    from chase.twin import write_dense
+
+    slim, dense = _facts(run.slim), _facts(write_dense(run))
+    rows = [
+        ("test accuracy", percent(dense.get("test_accuracy")), percent(slim.get("test_accuracy"))),
+        ("sparsity", f"{dense['sparsity']:.4f}", f"{slim['sparsity']:.4f}"),
+        ("channel sparsity", f"{dense['channel_sparsity']:.4f}", f"{slim['channel_sparsity']:.4f}"),
+        ("parameters, nonzero", millions(dense["params"]["nonzero"]), millions(slim["params"]["nonzero"])),
+        ("parameters, stored", millions(dense["params"]["stored"]), millions(slim["params"]["stored"])),
+        ("MACs, theoretical", millions(dense["macs"]["theoretical"]), millions(slim["macs"]["theoretical"])),
+        (
+            "MACs, GPU-supported",
+            millions(dense["macs"]["gpu_supported"]),
+            millions(slim["macs"]["gpu_supported"]),
+        ),
+        ("MACs, of dense", "1.000×", f"{slim['macs']['gpu_supported'] / slim['macs']['dense']:.3f}×"),
+    ]
+    console.table(f"{run.folder}: dense against slim", ("", "dense", "slim"), rows)
+    bench.show(console, report)
+    console.say(f"{run.folder}: checkpoint.pt, slim.pt, artifacts, bench.json and manifest.json")
+    console.result({"run": str(run.folder), "dense": dense, "slim": slim, "bench": report.to_dict()})
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    from chase.checkpoint import read
+
+    facts: dict[str, Any] = read(path)["facts"]
+    return facts

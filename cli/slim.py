@@ -1,0 +1,47 @@
+"""chase slim: from checkpoint.pt to slim.pt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chase.cli.console import Console, millions
+
+if TYPE_CHECKING:
+    from chase.run import Run
+
+
+def command(
+    ctx: typer.Context,
+    checkpoint: Annotated[Path | None, typer.Argument(help="Default: the current run's checkpoint.pt.")] = None,
+    round_to: Annotated[int, typer.Option("--round-to", help="Round widths up to multiples of this, exactly.")] = 8,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: slim.pt beside the checkpoint.")] = None,
+) -> None:
+    """Cut dead channels out, and prove that the network computes the same."""
+    from chase.run import Run, current
+
+    console: Console = ctx.obj
+    source = checkpoint or current(console.run).checkpoint
+    target = out or source.with_name("slim.pt")
+    console.result(stage(console, Run(source.parent), source, target, round_to=round_to))
+
+
+def stage(console: Console, run: Run, source: Path, target: Path, *, round_to: int = 8) -> dict[str, Any]:
+    """Slim, and say what came of it."""
+    from chase.slimming.stage import slim_checkpoint
+
+    facts = slim_checkpoint(source, target, round_to=round_to)
+    if target.resolve().parent == run.folder.resolve():
+        run.record(target, parents=[source], round_to=round_to)
+    rows = [(name, before, after) for name, (before, after) in facts["widths"].items() if before != after]
+    console.table("widths", ("group", "dense", "slim"), rows)
+    macs, params = facts["macs"], facts["params"]
+    console.say(
+        f"{target}: masked and slim differ by {facts['certificate']['max_rel']:.1e} relative (float64); sparsity "
+        f"{facts['sparsity']:.4f}, channel sparsity {facts['channel_sparsity']:.4f}; GPU-supported MACs "
+        f"{millions(macs['dense'])} → {millions(macs['gpu_supported'])}, stored parameters "
+        f"{millions(params['dense'])} → {millions(params['stored'])}"
+    )
+    return {"slim": str(target), **facts}

@@ -1,0 +1,78 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from chase.errors import OutputError
+from chase.files import atomic, sha256, write_json
+
+
+def test_a_file_appears_whole_in_folders_that_are_made_for_it(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b.txt"
+
+    with atomic(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("No space left on device")]
+)
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_litter(tmp_path: Path, error: OSError) -> None:
+    target = tmp_path / "b.txt"
+    target.write_text("old")
+
+    message = f"cannot write {target}: No space left on device; choose another output path"
+    with pytest.raises(OutputError, match=message), atomic(target) as temporary:
+        temporary.write_text("half")
+        raise error
+
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_another_error_passes_through_and_leaves_no_litter(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic(tmp_path / "b.txt") as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutputError, match="choose another output path"), atomic(tmp_path / "file" / "b.txt"):
+        pass
+
+
+def test_json_is_indented_and_ends_with_a_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1]})
+
+    assert (tmp_path / "a.json").read_text() == '{\n  "b": [\n    1\n  ]\n}\n'
+
+
+def test_json_without_a_number_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", 1)
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+
+    assert json.loads((tmp_path / "a.json").read_text()) == 1
+
+
+def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    (tmp_path / "long").write_bytes(b"a" * 1_000_000)
+
+    # both from FIPS 180-2, appendix B
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(tmp_path / "long") == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
