@@ -192,6 +192,8 @@ def coerce(default: Settings, values: Mapping[str, Any], where: str) -> Settings
                 raise RecipeError(f"{where}.settings must be a mapping, not {value!r}")
             extra.update(value if key == "settings" else {key: value})
             continue
+        if value is False and hints[key] is str:
+            value = "off"  # which is how YAML reads the word
         try:
             changes[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:

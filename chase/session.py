@@ -130,7 +130,7 @@ class Session:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, AMP.get(settings.amp), enabled=settings.amp != "off"):
             loss: Tensor = self.loss(self.model(x), y)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         if settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             self.sparsifier.mask_gradients()

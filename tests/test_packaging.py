@@ -40,19 +40,8 @@ def test_the_links_for_type_checkers_lead_to_the_folders(name: str) -> None:
 
 
 def test_the_wheel_holds_one_package_with_its_recipes(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        str(ROOT),
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        tmp_path,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", str(ROOT), *options], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
 
     names = zipfile.ZipFile(wheel).namelist()

@@ -45,7 +45,8 @@ class Sparsifier:
     gradients and no host sync. Randomness is a function of (seed, step, layer), so it needs no state.
 
     Args:
-        model: the network, also wrapped in DDP or `torch.compile`; its weights are changed in place.
+        model: the network on the device that it is trained on, also wrapped in DDP or `torch.compile`; its weights
+            are changed in place.
         optimizer: any torch optimizer over its parameters that updates each element by itself (SGD, Adam, AdamW, …).
         method: `Chase(...)`, `RigL(...)`, … or any `Method`.
         steps: optimizer steps of the whole training.

@@ -86,17 +86,8 @@ def test_bench_without_data_says_why_there_is_no_accuracy(
 
 
 def test_run_does_every_stage_once(chase: Chase, empty: Path) -> None:
-    recipe = [
-        "run",
-        "--recipe",
-        "tiny.yaml",
-        "-o",
-        "training.dense_twin=true",
-        "--batch-size",
-        "1",
-        "--seconds",
-        "0.05",
-    ]
+    short = ["--batch-size", "1", "--seconds", "0.05"]
+    recipe = ["run", "--recipe", "tiny.yaml", "-o", "training.dense_twin=true", *short]
     code, out, _ = chase(*recipe, "--json")
     first = json.loads(out)
     stamps = {path: path.stat().st_mtime_ns for path in empty.glob("runs/**/*.*")}
