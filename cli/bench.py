@@ -117,6 +117,7 @@ def stage(
             if not run.dense.is_current(twin) or _format(twin) != _format(path):
                 export.stage(console, dense, _format(path), twin)
             items.append((f"dense {path.name}", twin))
+    items = _runnable(console, items, device)
     split = _test_split(console, run.slim, data)
     report = measure(
         console,
@@ -129,6 +130,22 @@ def stage(
         data=split,
     )
     return report if trained else without_accuracy(report, "dense ")
+
+
+def _runnable(console: Console, items: list[tuple[str, Path]], device: str) -> list[tuple[str, Path]]:
+    """The items whose runtime is there, with a line for each that is left out."""
+    from chase.errors import MissingDependency
+    from chase.runtimes import open_runtime
+    from chase.training import resolve_device
+
+    found = []
+    for label, path in items:
+        try:
+            with open_runtime(path, device=resolve_device(device)):
+                found.append((label, path))
+        except MissingDependency as error:
+            console.say(f"{label} is not measured: {error}")
+    return found
 
 
 def _format(artifact: Path) -> str:

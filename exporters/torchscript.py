@@ -28,7 +28,7 @@ def write_torchscript(model: nn.Module, path: Path, *, example: Tensor, facts: M
         with no_deprecation(), warnings.catch_warnings():
             # what they warn of, a trace that holds for the example alone, is what the parity check finds
             warnings.simplefilter("ignore", TracerWarning)
-            traced = torch.jit.trace(model, (example,), check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(model, (example,), check_trace=False)
             frozen = torch.jit.freeze(traced)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise ExportError(f"TorchScript cannot trace {type(model).__name__}: {reason(error)}") from error

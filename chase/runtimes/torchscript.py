@@ -41,7 +41,7 @@ class TorchScript(TorchRuntime):
 def _load(path: Path, device: torch.device) -> nn.Module:
     try:
         with no_deprecation():
-            module: nn.Module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+            module: nn.Module = torch.jit.load(str(path), map_location=device)
             return module.eval()
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole TorchScript file ({reason(error)}); export again") from error

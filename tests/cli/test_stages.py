@@ -85,6 +85,24 @@ def test_bench_without_data_says_why_there_is_no_accuracy(
     assert "accuracy is not measured: the images are gone" in err
 
 
+def test_bench_leaves_out_what_cannot_run_here_and_says_so(
+    chase: Chase, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chase.errors import MissingDependency
+    from chase.runtimes import OnnxRuntime
+
+    def absent(*args: object, **settings: object) -> None:
+        raise MissingDependency("there is no such provider")
+
+    monkeypatch.setattr(OnnxRuntime, "__init__", absent)
+
+    code, out, err = chase("bench", "--against", "none", "--batch-size", "1", "--seconds", "0.05", "--json")
+
+    assert code == 0
+    assert "slim model.onnx is not measured: there is no such provider" in err
+    assert [row["artifact"] for row in json.loads(out)["rows"]] == ["slim slim.pt", "slim model.ts"]
+
+
 def test_run_does_every_stage_once(chase: Chase, empty: Path) -> None:
     short = ["--batch-size", "1", "--seconds", "0.05"]
     recipe = ["run", "--recipe", "tiny.yaml", "-o", "training.dense_twin=true", *short]

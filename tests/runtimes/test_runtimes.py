@@ -62,7 +62,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     }
     write_onnx(tiny(), made["onnx"].path)
     with no_deprecation():
-        traced = torch.jit.trace(tiny(), (images(2),))  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(tiny(), (images(2),))
         torch.jit.save(torch.jit.freeze(traced), str(made["torchscript"].path))
     for artifact in made.values():
         artifact.save()
