@@ -75,10 +75,15 @@ def loss_of(model: nn.Module, step: int) -> Tensor:
     return nn.functional.cross_entropy(model(images), labels)
 
 
+def backward(loss: Tensor) -> None:
+    """`loss.backward()`, typed."""
+    torch.autograd.backward(loss)
+
+
 def plain_step(model: nn.Module, optimizer: Optimizer, step: int) -> None:
     """One step of an ordinary training loop."""
     optimizer.zero_grad()
-    loss_of(model, step).backward()
+    backward(loss_of(model, step))
     optimizer.step()
 
 

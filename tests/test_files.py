@@ -12,6 +12,13 @@ from chase.errors import OutputError
 from chase.files import atomic, sha256, write_json
 
 
+def write_half(target: Path, error: Exception) -> None:
+    """A write that fails on the way."""
+    with atomic(target) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 def test_a_file_appears_whole_in_folders_that_are_made_for_it(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b.txt"
 
@@ -31,18 +38,16 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_litter(tmp_path: Path, err
     target.write_text("old")
 
     message = f"cannot write {target}: No space left on device; choose another output path"
-    with pytest.raises(OutputError, match=message), atomic(target) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(OutputError, match=message):
+        write_half(target, error)
 
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_another_error_passes_through_and_leaves_no_litter(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), atomic(tmp_path / "b.txt") as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        write_half(tmp_path / "b.txt", ZeroDivisionError())
 
     assert list(tmp_path.iterdir()) == []
 

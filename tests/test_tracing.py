@@ -35,7 +35,7 @@ def test_parameters_and_buffers_are_known_by_name() -> None:
 
 def test_tied_weights_carry_the_first_name() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    model[1].weight = model[0].weight  # type: ignore[assignment]
+    model[1].weight = model[0].weight
 
     traced = trace(model, torch.zeros(1, 3))
 

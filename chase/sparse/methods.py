@@ -19,6 +19,7 @@ from chase.sparse.distributions import DISTRIBUTIONS
 from chase.sparse.scores import SCORES
 
 SCOPES = ("global", "layer")
+LATE_FLOOR = 0.005
 DECAYS: Registry[Callable[[float], float]] = Registry(
     "decay", {"cosine": schedules.cosine, "constant": schedules.constant}
 )
@@ -44,7 +45,7 @@ class Method:
         reference has ΔT_p / 2).
     stop: τ_stop as a fraction of all steps: channels are gone and exploration ends.
     explore_after_stop: keep on dropping and regrowing until the end (the reference does, the paper does not).
-    late_drop: the drop fraction at step 0 of the cosine that exploration after τ_stop follows (reference: 0.5).
+    late_drop: where the cosine of exploration after τ_stop starts, at step 0; it ends at 0.005 (both the reference's).
     min_channel_ratio: β: each layer keeps at least ⌊(1 − S_c) · β · width⌋ channels.
     round_to: the width grid that channel events keep to; 1 for none.
     prune_skip: let channels on skip connections leave, whole groups together.
@@ -163,7 +164,7 @@ def _weight_events(method: Method, stop: int, steps: int) -> dict[int, tuple[flo
     events[stop] = (method.density, method.density)
     if method.explore_after_stop:
         for step in range(stop + every - stop % every, steps, every):
-            drop = method.late_drop * schedules.cosine(step / steps)
+            drop = LATE_FLOOR + (method.late_drop - LATE_FLOOR) * schedules.cosine(step / steps)
             events[step] = (method.density * (1 - drop), method.density)
     return events
 

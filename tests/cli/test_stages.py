@@ -89,7 +89,7 @@ def test_bench_leaves_out_what_cannot_run_here_and_says_so(
     chase: Chase, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chase.errors import MissingDependency
-    from chase.runtimes import OnnxRuntime
+    from chase.runtimes.onnxruntime import OnnxRuntime
 
     def absent(*args: object, **settings: object) -> None:
         raise MissingDependency("there is no such provider")

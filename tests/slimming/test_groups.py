@@ -1,0 +1,240 @@
+"""Channel groups: which slices leave together, which channels stay, and why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import paper_groups
+from torch import Tensor, nn
+
+from chase.errors import TraceError
+from chase.models.mlp import MLP
+from chase.models.resnet import BasicBlock, Bottleneck
+from chase.slimming.groups import SKIP_REASON, Group, channel_groups, layer_name, prunable
+
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def groups_of(model: nn.Module, *shape: int) -> dict[str, Group]:
+    return {group.name: group for group in channel_groups(model, torch.zeros(1, *shape))}
+
+
+def slices(group: Group) -> set[tuple[str, int]]:
+    return {(part.tensor, part.dim) for part in group.slices}
+
+
+def norm(name: str) -> set[tuple[str, int]]:
+    return {(f"{name}.{tensor}", 0) for tensor in NORM}
+
+
+def head(channels: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2))
+
+
+def chain() -> nn.Module:
+    first = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+    second = [nn.Conv2d(4, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU(inplace=True)]
+    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(20, 3))
+
+
+def with_block(block: nn.Module, channels: int) -> nn.Module:
+    """A stem of 4 channels, the block, and a classifier."""
+    stem = nn.Conv2d(3, 4, 1, bias=False)
+    return nn.Sequential(nn.Sequential(stem, nn.ReLU()), block, head(channels))
+
+
+def test_a_channel_of_a_chain_owns_its_row_its_norm_and_its_consumers_column() -> None:
+    groups = groups_of(chain(), 3, 2, 2)
+
+    assert list(groups) == ["0", "3", "7"]
+    assert slices(groups["0"]) == {("0.weight", 0), ("0.bias", 0), ("3.weight", 1)} | norm("1")
+    assert slices(groups["3"]) == {("3.weight", 0), ("7.weight", 1)} | norm("4")
+    assert [(group.size, group.producers) for group in groups.values()] == [
+        (4, ("0.weight",)),
+        (5, ("3.weight",)),
+        (3, ("7.weight",)),
+    ]
+
+
+def test_positions_and_units_agree_also_where_a_flattened_image_repeats_a_channel() -> None:
+    group = groups_of(chain(), 3, 2, 2)["3"]
+    parts = {part.tensor: part for part in group.slices}
+
+    assert parts["3.weight"].positions.tolist() == parts["3.weight"].units.tolist() == [0, 1, 2, 3, 4]
+    assert parts["7.weight"].positions.tolist() == list(range(20))
+    assert parts["7.weight"].units.tolist() == [unit for unit in range(5) for _ in range(4)]
+
+
+def test_the_output_is_held_and_says_so() -> None:
+    groups = groups_of(chain(), 3, 2, 2)
+
+    assert groups["7"].why_not() == "is an output of the model"
+    assert groups["0"].why_not() is None
+    assert [group.name for group in prunable(groups.values())] == ["0", "3"]
+
+
+def test_an_mlp_has_a_group_for_each_hidden_layer() -> None:
+    groups = groups_of(MLP(num_classes=3, in_channels=1, side=4, hidden=[6, 5]), 1, 4, 4)
+
+    assert [(group.name, group.size, group.why_not() is None) for group in groups.values()] == [
+        ("1", 6, True),
+        ("3", 5, True),
+        ("5", 3, False),
+    ]
+    assert slices(groups["1"]) == {("1.weight", 0), ("1.bias", 0), ("3.weight", 1)}
+
+
+def test_a_basic_block_ties_its_end_to_its_beginning() -> None:
+    groups = groups_of(with_block(BasicBlock(4, 4, 1), 4), 3, 4, 4)
+
+    assert list(groups) == ["0.0", "1.conv1", "2.2"]
+    assert groups["0.0"].producers == ("0.0.weight", "1.conv2.weight")
+    assert slices(groups["0.0"]) == {
+        ("0.0.weight", 0),
+        ("1.conv1.weight", 1),
+        ("1.conv2.weight", 0),
+        ("2.2.weight", 1),
+    } | norm("1.bn2")
+    assert slices(groups["1.conv1"]) == {("1.conv1.weight", 0), ("1.conv2.weight", 1)} | norm("1.bn1")
+    assert [group.skip for group in groups.values()] == [True, False, False]
+
+
+def test_a_bottleneck_with_a_shortcut_ties_its_end_to_the_shortcut_and_marks_where_they_split() -> None:
+    groups = groups_of(with_block(Bottleneck(4, 2, 2), 8), 3, 4, 4)
+
+    assert list(groups) == ["0.0", "1.conv1", "1.conv2", "1.conv3", "2.2"]
+    assert slices(groups["0.0"]) == {("0.0.weight", 0), ("1.conv1.weight", 1), ("1.downsample.0.weight", 1)}
+    assert slices(groups["1.conv2"]) == {("1.conv2.weight", 0), ("1.conv3.weight", 1)} | norm("1.bn2")
+    assert groups["1.conv3"].producers == ("1.conv3.weight", "1.downsample.0.weight")
+    ends = {("1.conv3.weight", 0), ("1.downsample.0.weight", 0), ("2.2.weight", 1)}
+    assert slices(groups["1.conv3"]) == ends | norm("1.bn3") | norm("1.downsample.1")
+    assert [group.skip for group in groups.values()] == [True, False, False, True, False]
+
+
+def test_prune_skip_frees_the_skip_groups_and_the_stem() -> None:
+    groups = groups_of(with_block(Bottleneck(4, 2, 2), 8), 3, 4, 4)
+
+    assert groups["0.0"].why_not() == groups["1.conv3"].why_not() == SKIP_REASON
+    assert [group.name for group in prunable(groups.values())] == ["1.conv1", "1.conv2"]
+    assert [group.name for group in prunable(groups.values(), prune_skip=True)] == list(groups)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("cifar-resnet50", 7552),
+        ("cifar-resnet34", 3776),
+        ("cifar-resnet20", 336),
+        ("cifar-resnet32", 560),
+        ("vgg19", 5504),
+    ],
+)
+def test_the_papers_networks_have_the_papers_prunable_channels(name: str, channels: int) -> None:
+    assert sum(group.size for group in prunable(paper_groups(name))) == channels
+
+
+def test_keep_leaves_vgg19_the_4992_channels_of_the_reference() -> None:
+    chosen = prunable(paper_groups("vgg19"), keep=["features.49"])
+
+    assert sum(group.size for group in chosen) == 4992
+    assert "features.49" not in [group.name for group in chosen]
+
+
+def test_keep_takes_patterns_and_names_the_one_that_matched() -> None:
+    groups = {group.name: group for group in paper_groups("cifar-resnet20")}
+
+    assert groups["layer2.0.conv1"].why_not(keep=["layer1.*", "layer2.*"]) == "kept by the setting keep=layer2.*"
+    assert groups["layer3.0.conv1"].why_not(keep=["layer1.*", "layer2.*"]) is None
+    assert sum(group.size for group in prunable(groups.values(), keep=["layer1.*"])) == 336 - 3 * 16
+
+
+def test_the_skip_groups_of_a_resnet_are_one_per_stage() -> None:
+    skips = {group.name: group.size for group in paper_groups("cifar-resnet20") if group.skip}
+
+    # stage 1 adds to the stem itself; the later ones have a shortcut convolution
+    assert skips == {"conv1": 16, "layer2.0.conv2": 32, "layer3.0.conv2": 64}
+
+
+def test_a_pinned_group_stays_even_under_prune_skip() -> None:
+    group = Group("a", 2, (), ("a.weight",), pinned="is an output of the model", skip=True)
+
+    assert group.why_not(prune_skip=True) == "is an output of the model"
+
+
+def test_a_layers_name_is_its_tensors_without_the_last_part() -> None:
+    assert layer_name("layer1.0.conv1.weight") == "layer1.0.conv1"
+    assert layer_name("weight") == "weight"
+
+
+class Twice(nn.Module):
+    """One module that is used twice."""
+
+    def __init__(self, image_first: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1)
+        self.shared = nn.Conv2d(3, 3, 1)
+        self.head = nn.Conv2d(3, 2, 1)
+        self.image_first = image_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x if self.image_first else self.stem(x).relu()
+        y: Tensor = self.head(self.shared(self.shared(first).relu()).relu())
+        return y
+
+
+def test_a_module_used_twice_ties_what_enters_it_both_times() -> None:
+    groups = groups_of(Twice(image_first=False), 3, 2, 2)
+
+    assert groups["stem"].producers == ("stem.weight", "shared.weight")
+    assert {("shared.weight", 0), ("shared.weight", 1), ("head.weight", 1)} <= slices(groups["stem"])
+    assert groups["stem"].why_not() is None
+
+
+def test_a_module_that_also_sees_the_image_keeps_its_channels() -> None:
+    groups = groups_of(Twice(image_first=True), 3, 2, 2)
+
+    assert groups["shared"].why_not() == "is tied to channels that cannot leave"
+    assert ("shared.weight", 1) not in slices(groups["shared"])
+
+
+class Tied(nn.Module):
+    """A decoder with the transposed weight of its encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.encoder = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = self.encoder(self.first(x).relu()).relu()
+        return nn.functional.linear(code, self.encoder.weight.transpose(0, 1))
+
+
+def test_a_weight_that_is_used_in_a_second_way_holds_its_rows_and_columns() -> None:
+    groups = groups_of(Tied(), 4)
+
+    assert groups["first"].why_not() == "owns part of encoder.weight, which aten.transpose also uses"
+    assert groups["encoder"].why_not() is not None
+
+
+def test_one_weight_under_two_names_makes_one_group() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    model[3].weight = model[1].weight
+
+    group = groups_of(model, 4)["0"]
+
+    assert group.producers == ("0.weight", "1.weight")
+    assert slices(group) == {
+        ("0.weight", 0),
+        ("0.bias", 0),
+        ("1.weight", 0),
+        ("1.weight", 1),
+        ("1.bias", 0),
+        ("3.bias", 0),
+        ("5.weight", 1),
+    }
+
+
+def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
+    with pytest.raises(TraceError, match=r"cannot trace Linear on an input of shape \[1, 5\]: "):
+        channel_groups(nn.Linear(4, 2), torch.zeros(1, 5))

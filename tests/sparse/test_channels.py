@@ -1,0 +1,234 @@
+"""Channel scores (paper Table 1), floors, and the global choice of channels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from chase.slimming.groups import Group, Slice
+from chase.sparse.channels import (
+    CHANNEL_SCORES,
+    floor_width,
+    group_scores,
+    mmm,
+    most_removable,
+    on_grid,
+    select_channels,
+    umm,
+    ws,
+)
+
+WEIGHT = torch.tensor([[1.0, -2.0, 3.0, 4.0], [9.0, 9.0, 9.0, 9.0], [0.0, -8.0, 5.0, 5.0], [1.0, 1.0, 1.0, 1.0]])
+MASK = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+
+
+def test_table_1_by_hand() -> None:
+    assert umm(WEIGHT, MASK).tolist() == [0.75, 0.0, 2.0, 1.0]
+    assert ws(WEIGHT, MASK).tolist() == [0.5, 1.0, 0.5, 0.0]
+    assert mmm(WEIGHT, MASK).tolist() == [1.5, 0.0, 4.0, 1.0]
+
+
+def test_scores_are_ordered_so_that_the_lowest_leave_first() -> None:
+    order = {name: score(WEIGHT, MASK).argsort(stable=True).tolist() for name, score in CHANNEL_SCORES.items()}
+
+    assert order == {"umm": [1, 0, 3, 2], "ws": [1, 0, 2, 3], "mmm": [1, 3, 0, 2]}
+
+
+@given(st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_scores_do_not_care_where_in_a_row_the_weights_are(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randint(-8, 9, (5, 4, 3, 3), generator=generator).float()
+    mask = (torch.rand(weight.shape, generator=generator) < 0.4).float()
+    order = torch.randperm(36, generator=generator)
+    moved = [t.flatten(1)[:, order].view(weight.shape) for t in (weight, mask)]
+
+    for score in (umm, ws, mmm):
+        torch.testing.assert_close(score(weight, mask), score(moved[0], moved[1]))
+    torch.testing.assert_close(umm(weight, mask), (weight * mask).abs().sum((1, 2, 3)) / 36)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sparsity", "floors"),
+    [(0.5, 0.5, [16, 32, 64, 128]), (0.2, 0.5, [6, 12, 25, 51]), (0.2, 0.4, [7, 15, 30, 61])],
+)
+def test_floors_are_those_of_the_papers_settings(ratio: float, sparsity: float, floors: list[int]) -> None:
+    found = [floor_width(width, channel_sparsity=sparsity, ratio=ratio) for width in (64, 128, 256, 512)]
+
+    assert found == floors
+
+
+def test_floors_round_down_but_never_to_nothing_and_not_by_float_error() -> None:
+    assert floor_width(100, channel_sparsity=0.9, ratio=1) == 10  # (1 − 0.9) · 100 = 9.999…
+    assert floor_width(3, channel_sparsity=0.5, ratio=0.1) == 1
+    assert floor_width(100, channel_sparsity=0.0, ratio=1) == 100
+
+
+def test_on_grid_rounds_up_and_stops_at_the_dense_width() -> None:
+    assert [on_grid(w, grid=8, dense=20) for w in (1, 8, 9, 16, 17, 20)] == [8, 8, 16, 16, 20, 20]
+    assert on_grid(5, grid=1, dense=20) == 5
+
+
+def lists(*rows: list[float]) -> dict[str, Tensor]:
+    return {name: torch.tensor(row) for name, row in zip("abcd", rows, strict=False)}
+
+
+def chosen(scores: dict[str, Tensor], remove: int, floors: tuple[int, ...], grid: int = 1) -> list[list[int]]:
+    alive = {name: torch.ones(len(score), dtype=torch.bool) for name, score in scores.items()}
+    floor_of = dict(zip(scores, floors, strict=True))
+    leaving = select_channels(scores, alive, remove=remove, floors=floor_of, grid=grid)
+    return [units.nonzero().flatten().tolist() for units in leaving.values()]
+
+
+HAND = lists([5, 1, 4, 2, 8, 7, 6, 3], [10, 0.5, 20, 2.5])  # a: 8 channels, b: 4
+
+
+@pytest.mark.parametrize(
+    ("remove", "floors", "expected"),
+    [
+        (-2, (1, 1), [[], []]),
+        (0, (1, 1), [[], []]),
+        (1, (1, 1), [[], [1]]),
+        (4, (1, 1), [[1, 3], [1, 3]]),
+        (4, (1, 4), [[1, 2, 3, 7], []]),
+        (6, (6, 1), [[1, 3], [0, 1, 3]]),  # floors end it after five
+        (12, (1, 1), [[0, 1, 2, 3, 5, 6, 7], [0, 1, 3]]),
+    ],
+)
+def test_one_by_one_by_hand(remove: int, floors: tuple[int, int], expected: list[list[int]]) -> None:
+    assert chosen(HAND, remove, floors) == expected
+
+
+@pytest.mark.parametrize(
+    ("remove", "floors", "expected"),
+    [
+        # blocks of four, mean score: a {1,3,7,2} 2.5, a {0,6,5,4} 6.5; b {…} would empty b
+        (1, (1, 1), [[], []]),
+        (2, (1, 1), [[1, 2, 3, 7], []]),
+        (5, (1, 1), [[1, 2, 3, 7], []]),
+        (8, (1, 1), [[1, 2, 3, 7], []]),
+        (4, (5, 1), [[], []]),
+    ],
+)
+def test_blocks_of_four_by_hand(remove: int, floors: tuple[int, int], expected: list[list[int]]) -> None:
+    assert chosen(HAND, remove, floors, grid=4) == expected
+
+
+def test_the_first_block_brings_an_odd_width_onto_the_grid_of_eight() -> None:
+    scores = lists([float(i) for i in range(19)], [50.0] * 16)
+
+    assert chosen(scores, 1, (1, 1), grid=8) == [[], []]  # 3 is further from 1 than 0
+    assert chosen(scores, 2, (1, 1), grid=8) == [[0, 1, 2], []]
+    assert chosen(scores, 6, (1, 1), grid=8) == [[0, 1, 2], []]
+    assert chosen(scores, 7, (1, 1), grid=8) == [list(range(11)), []]
+    assert chosen(scores, 11, (9, 1), grid=8) == [[0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize(("remove", "expected"), [(7, 8), (8, 8), (11, 8), (12, 16), (13, 16), (16, 16)])
+def test_the_number_removed_is_the_nearest_multiple_of_the_block(remove: int, expected: int) -> None:
+    scores = lists([float(i) for i in range(32)], [float(i) for i in range(32)])
+
+    assert sum(map(len, chosen(scores, remove, (8, 8), grid=8))) == expected
+
+
+def test_equal_scores_go_to_the_earlier_group_and_the_lower_index() -> None:
+    scores = {"z": torch.zeros(4), "a": torch.zeros(4)}
+
+    assert chosen(scores, 5, (1, 1)) == [[0, 1, 2], [0, 1]]
+
+
+def test_the_dead_stay_out_of_the_ranking() -> None:
+    scores, alive = {"a": torch.tensor([0.0, 1, 2, 3])}, {"a": torch.tensor([False, True, True, True])}
+
+    leaving = select_channels(scores, alive, remove=1, floors={"a": 1})
+    none = select_channels(scores, alive, remove=3, floors={"a": 3})
+
+    assert leaving["a"].tolist() == [False, True, False, False]
+    assert none["a"].tolist() == [False] * 4
+    assert alive["a"].tolist() == [False, True, True, True]
+
+
+groups_of_scores = st.lists(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=12), min_size=1, max_size=4
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(groups_of_scores, st.data())
+def test_without_binding_floors_the_lowest_leave_whatever_the_group(
+    table: list[list[tuple[int, bool]]], data: st.DataObject
+) -> None:
+    scores = {str(i): torch.tensor([float(s) for s, _ in row]) for i, row in enumerate(table)}
+    alive = {str(i): torch.tensor([live for _, live in row]) for i, row in enumerate(table)}
+    ranked = sorted(
+        (s, g, c) for g, row in enumerate(table) for c, (s, live) in enumerate(row) if live
+    )  # ties: the earlier group, the lower index
+    remove = data.draw(st.integers(0, len(ranked)))
+
+    leaving = select_channels(scores, alive, remove=remove, floors=dict.fromkeys(scores, 0))
+
+    found = {(g, c) for g in range(len(table)) for c in leaving[str(g)].nonzero().flatten().tolist()}
+    assert found == {(g, c) for _, g, c in ranked[:remove]}
+
+
+@settings(deadline=None, max_examples=80)
+@given(groups_of_scores, st.integers(0, 50), st.integers(1, 9), st.integers(1, 8))
+def test_floors_and_grid_hold_and_the_count_is_the_nearest(
+    table: list[list[tuple[int, bool]]], remove: int, grid: int, floor: int
+) -> None:
+    scores = {str(i): torch.tensor([float(s) for s, _ in row]) for i, row in enumerate(table)}
+    alive = {name: torch.ones(len(row), dtype=torch.bool) for name, row in scores.items()}
+    widths = [len(row) for row in table]
+    floors = {name: min(floor, len(row)) for name, row in scores.items()}
+
+    leaving = select_channels(scores, alive, remove=remove, floors=floors, grid=grid)
+
+    left = [width - int(units.sum()) for width, units in zip(widths, leaving.values(), strict=True)]
+    most = most_removable(widths, list(floors.values()), grid)
+    assert all(new == old or new % grid == 0 for new, old in zip(left, widths, strict=True))
+    assert all(new >= floors[name] for new, name in zip(left, floors, strict=True))
+    removed = sum(widths) - sum(left)
+    assert removed <= most
+    assert abs(removed - min(remove, most)) <= grid / 2
+
+
+def test_most_removable_is_what_a_greedy_demand_takes() -> None:
+    assert most_removable([64, 20, 5], [6, 9, 2], 8) == 56 + 4 + 0
+    assert most_removable([64, 20, 5], [6, 9, 2], 1) == 58 + 11 + 3
+    assert sum(map(len, chosen(lists([0.0] * 64, [0.0] * 20, [0.0] * 5), 99, (6, 9, 2), grid=8))) == 60
+
+
+def test_a_group_is_scored_by_the_mean_over_the_rows_that_make_each_unit() -> None:
+    """Two producers, the second with its units in reverse and two rows a unit; consumers do not count."""
+    two, reverse = torch.arange(2), torch.tensor([1, 1, 0, 0])
+    group = Group(
+        name="a",
+        size=2,
+        producers=("a.weight", "b.weight"),
+        slices=(
+            Slice("a.weight", 0, two, two),
+            Slice("b.weight", 0, torch.arange(4), reverse),
+            Slice("b.weight", 1, two, two),
+            Slice("c.weight", 0, two, two),
+        ),
+    )
+    weights = {
+        "a.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]),
+        "b.weight": torch.tensor([[4.0, 0.0], [8.0, 0.0], [1.0, 1.0], [2.0, 2.0]]),
+        "c.weight": torch.full((2, 2), 1000.0),
+    }
+    masks = {name: torch.ones_like(weight) for name, weight in weights.items()}
+
+    # unit 0: rows 2 | 1, 2 → 5/3; unit 1: rows 6 | 2, 4 → 12/3
+    assert group_scores(group, umm, weights, masks).tolist() == pytest.approx([5 / 3, 4.0])
+
+
+def test_a_score_that_is_nan_counts_as_zero() -> None:
+    one = torch.arange(2)
+    group = Group(name="a", size=2, producers=("a",), slices=(Slice("a", 0, one, one),))
+    weight = {"a": torch.tensor([[float("nan")], [2.0]])}
+
+    assert group_scores(group, umm, weight, {"a": torch.ones(2, 1)}).tolist() == [0.0, 2.0]

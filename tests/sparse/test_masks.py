@@ -1,0 +1,161 @@
+"""Masks: what they count, bury and forbid; and their bits on disk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from chase.errors import CheckpointError
+from chase.slimming.groups import Group, Slice
+from chase.sparse import Masks, maskable
+from chase.sparse.masks import capacity, pack, unpack
+
+
+def two_layers() -> nn.Sequential:
+    """conv (3 → 4, bias), norm, flatten 2 × 2, linear (16 → 2)."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+    return nn.Sequential(conv, norm, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+
+
+def its_group() -> Group:
+    units = torch.arange(4)
+    whole = [Slice(name, 0, units, units) for name in ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean")]
+    columns = Slice("4.weight", 1, torch.arange(16), units.repeat_interleave(4))
+    return Group("0", 4, (*whole, columns), ("0.weight",))
+
+
+def masks_without(*dead: int) -> tuple[nn.Sequential, Masks]:
+    model = two_layers()
+    masks = Masks.dense(model, [its_group()])
+    masks.alive["0"][list(dead)] = False
+    return model, masks
+
+
+def test_maskable_are_the_weights_of_convolutions_and_linear_layers() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.up = nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 4, 2)
+            self.norm, self.layer_norm = nn.BatchNorm2d(4), nn.LayerNorm(4)
+            self.embed, self.fc, self.tied = nn.Embedding(5, 4), nn.Linear(4, 5), nn.Linear(4, 5)
+            self.tied.weight = self.fc.weight
+            self.position = nn.Parameter(torch.zeros(4, 4))
+
+    assert list(maskable(Net())) == ["conv.weight", "up.weight", "fc.weight"]
+
+
+def test_dense_masks_have_nothing_masked() -> None:
+    _, masks = masks_without()
+
+    assert (masks.total, masks.nonzero, masks.sparsity) == (140, 140, 0.0)
+    assert (masks.channels, masks.removed, masks.channel_sparsity) == (4, 0, 0.0)
+    assert list(masks.dead_slices()) == []
+    assert capacity(masks) == 140
+    assert Masks.dense(two_layers()).channel_sparsity == 0.0
+
+
+def test_a_dead_channel_takes_its_row_and_its_columns_along() -> None:
+    _, masks = masks_without(1, 3)
+    masks.bury()
+
+    conv, linear = masks.weights["0.weight"], masks.weights["4.weight"]
+    assert conv.flatten(1).sum(1).tolist() == [27, 0, 27, 0]
+    assert linear.sum(0).tolist() == [2.0] * 4 + [0.0] * 4 + [2.0] * 4 + [0.0] * 4
+    assert (masks.nonzero, masks.removed, masks.channel_sparsity) == (54 + 16, 2, 0.5)
+    assert masks.sparsity == 0.5
+    assert masks.widths() == {"0": 2}
+    assert masks.shapes() == {"0.weight": (2, 3, 3, 3), "4.weight": (2, 8)}
+    assert capacity(masks) == 70
+
+
+def test_only_living_channels_are_allowed() -> None:
+    _, masks = masks_without(0)
+    masks.weights["4.weight"].zero_()
+
+    assert masks.allowed("0.weight").flatten(1).all(1).tolist() == [False, True, True, True]
+    assert masks.allowed("4.weight").all(0).tolist() == [False] * 4 + [True] * 12
+
+
+def test_vectors_are_the_parameters_of_dead_channels_that_are_no_weights() -> None:
+    model, masks = masks_without(2)
+
+    vectors = masks.vectors(model)
+    assert {name: vector.tolist() for name, vector in vectors.items()} == {
+        name: [1, 1, 0, 1] for name in ("0.bias", "1.weight", "1.bias")
+    }
+    assert not any(vector.requires_grad for vector in vectors.values())
+    assert masks_without()[1].vectors(model) == {}
+
+
+def test_apply_zeroes_what_is_masked_and_nothing_else() -> None:
+    model, masks = masks_without(1)
+    nn.init.constant_(model.get_parameter("1.bias"), 0.5)
+    masks.weights["0.weight"][0, 0] = 0
+    masks.bury()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+
+    masks.apply_(model)
+
+    full = masks.weights | masks.vectors(model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name] * full.get(name, torch.ones(()))), name
+    assert model[:2](torch.randn(3, 3, 4, 4))[:, 1].eq(0).all()
+    assert not model[:2](torch.randn(3, 3, 4, 4))[:, 0].eq(0).all()
+
+
+shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(shapes, st.integers(0, 99), st.sampled_from([torch.float32, torch.float16, torch.bool]))
+def test_packing_gives_the_same_mask_back(shape: list[int], seed: int, dtype: torch.dtype) -> None:
+    mask = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5).to(dtype)
+
+    bits = pack(mask)
+
+    assert bits.dtype == torch.uint8
+    assert len(bits) == -(-mask.numel() // 8)
+    assert torch.equal(unpack(bits, torch.full_like(mask, 1)), mask)
+
+
+def test_packing_does_not_depend_on_the_memory_format() -> None:
+    mask = (torch.rand(4, 3, 3, 3) < 0.5).float()
+    last = mask.to(memory_format=torch.channels_last)
+
+    assert torch.equal(pack(mask), pack(last))
+    again = unpack(pack(mask), last)
+    assert torch.equal(again, mask)
+    assert again.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bits_of_another_size_are_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"a mask of 3 bytes does not fit a weight of \[4, 2\]"):
+        unpack(torch.zeros(3, dtype=torch.uint8), torch.zeros(4, 2))
+
+
+def test_a_state_moves_to_other_masks_in_place() -> None:
+    _, masks = masks_without(1)
+    masks.weights["4.weight"][0, :3] = 0
+    masks.bury()
+    _, other = masks_without()
+    kept = other.weights["0.weight"]
+
+    other.load_state_dict(masks.state_dict())
+
+    assert other.weights["0.weight"] is kept
+    assert all(torch.equal(other.weights[name], masks.weights[name]) for name in masks.weights)
+    assert torch.equal(other.alive["0"], masks.alive["0"])
+
+
+@pytest.mark.parametrize(("kind", "odd"), [("weights", "4.weight"), ("alive", "0")])
+def test_the_state_of_another_model_is_refused_by_name(kind: str, odd: str) -> None:
+    _, masks = masks_without()
+    state = masks.state_dict()
+    del state[kind][odd]
+
+    with pytest.raises(CheckpointError, match=f"belong to another model or other settings: {odd}"):
+        masks.load_state_dict(state)
