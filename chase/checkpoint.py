@@ -128,7 +128,11 @@ def read(path: Path | str, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can fail anywhere inside the reader
-        reason = "it holds objects that are not plain data" if "weights_only" in str(error).lower() else "truncated?"
+        reason = (
+            "it holds objects that are not plain data"
+            if "weights_only" in str(error).lower()
+            else "truncated, or no checkpoint"
+        )
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); make it again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__

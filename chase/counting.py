@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from chase.sparse.masks import Masks, maskable
-from chase.tracing import operator, shape, trace
+from chase.tracing import Trace, operator, shape, trace
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,11 @@ def cost(model: nn.Module, example: Tensor) -> Cost:
     Raises:
         TraceError: if the model cannot be traced.
     """
-    traced = trace(model, example)
+    return cost_of(trace(model, example))
+
+
+def cost_of(traced: Trace) -> Cost:
+    """What a traced forward pass costs per image."""
     layers: list[Layer] = []
     products, unknown = 0, Counter[str]()
     for node in traced.nodes:
@@ -153,7 +157,7 @@ add sub mul div neg exp sqrt rsqrt pow abs clamp clamp_min minimum maximum mean 
 relu gelu silu mish elu leaky_relu hardtanh relu6 hardswish hardsigmoid sigmoid tanh softplus softmax log_softmax
 batch_norm layer_norm group_norm instance_norm dropout feature_dropout linalg_vector_norm
 max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest2d
-upsample_bilinear2d view reshape flatten unflatten permute transpose swapaxes squeeze unsqueeze expand expand_as
+upsample_bilinear2d view reshape flatten unflatten permute t transpose swapaxes squeeze unsqueeze expand expand_as
 contiguous clone alias detach lift_fresh_copy to type_as cat stack split split_with_sizes chunk slice select index
 unbind roll pad constant_pad_nd copy fill zero new_zeros zeros ones full arange eq ne ge le gt lt where masked_fill
 _assert_tensor_metadata

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from chase.counting import Cost, cost, macs_at_widths
+from chase.counting import Cost, cost_of, macs_at_widths
 from chase.data.known import Extent, extent
 from chase.data.split import num_batches
 from chase.models import build_for
 from chase.recipe import Recipe
-from chase.slimming.groups import Group, channel_groups, prunable
+from chase.slimming.groups import Group, groups_of, prunable
 from chase.sparse.channels import on_grid
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.methods import Method, plan, stop_step
 from chase.sparse.sparsifier import check_reachable, floors, reachable
+from chase.tracing import trace
 
 
 def forecast(recipe: Recipe) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def forecast(recipe: Recipe) -> dict[str, Any]:
     size = extent(recipe.data)
     model, _ = build_for(recipe.model.name, size.input_shape, size.classes, recipe.model.settings)
     example = torch.zeros(1, *size.input_shape)
-    spent, groups = cost(model, example), channel_groups(model, example)
+    traced = trace(model, example)
+    spent, groups = cost_of(traced), groups_of(traced)
     per_epoch, steps = _steps(recipe, size)
     return {
         "recipe": recipe.name,

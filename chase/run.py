@@ -81,7 +81,12 @@ class Run:
 
     def entries(self) -> dict[str, Any]:
         """The manifest as it stands."""
-        return dict(json.loads(self.manifest.read_text())) if self.manifest.is_file() else {}
+        try:
+            return dict(json.loads(self.manifest.read_text())) if self.manifest.is_file() else {}
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.manifest} is not valid JSON ({error}); remove it and run the stage again"
+            ) from error
 
     def is_current(self, file: Path, **facts: Any) -> bool:
         """Whether `file` is what the manifest says, made with these facts from parents that have not changed."""

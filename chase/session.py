@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from chase import checkpoint
 from chase.checkpoint import InputSpec
-from chase.counting import Params, cost, masked_macs, parameters
+from chase.counting import Params, cost_of, masked_macs, parameters
 from chase.data import Data, Split, epoch_seed
 from chase.errors import ChaseError
 from chase.models import build_for
 from chase.optimizers import build_optimizer, learning_rate
 from chase.recipe import Recipe
+from chase.slimming.groups import groups_of
 from chase.sparse.methods import Event, stop_step
 from chase.sparse.sparsifier import Sparsifier
+from chase.tracing import trace
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,17 +76,13 @@ class Session:
         self.steps = self.per_epoch * settings.epochs
         self.model, self.spec = build_for(recipe.model.name, data.input_shape, len(data.classes), recipe.model.settings)
         self.input = InputSpec(shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
-        self.cost = cost(self.model, self.input.example())
+        traced = trace(self.model, self.input.example())
+        self.cost, groups = cost_of(traced), groups_of(traced)
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.sparsifier = Sparsifier(
-            self.model,
-            self.optimizer,
-            recipe.method,
-            steps=self.steps,
-            example=self.input.example(),
-            seed=settings.seed,
+            self.model, self.optimizer, recipe.method, steps=self.steps, groups=groups, seed=settings.seed
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)

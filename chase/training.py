@@ -15,6 +15,7 @@ from chase.files import atomic
 from chase.recipe import Recipe
 from chase.run import Run
 from chase.session import Epoch, Session, Watch, evaluate
+from chase.slimming.stage import rehearse
 
 __all__ = ["Epoch", "Watch", "evaluate", "resolve_device", "train"]
 
@@ -47,7 +48,8 @@ def train(
     """Train by `recipe` in the folder of `run`, or finish what was begun there; the checkpoint's path.
 
     Raises:
-        RecipeError, DataError: before anything is written, if the recipe cannot be met.
+        RecipeError, DataError, EquivalenceError: before anything is written, if the recipe cannot be met or the network
+            could not be slimmed exactly.
         CheckpointError: on `resume`, if there is no checkpoint of this recipe.
         ChaseError: if the loss is no longer finite.
     """
@@ -57,6 +59,8 @@ def train(
     if resume:
         _continue(session, run)
     else:
+        if groups := session.sparsifier.masks.groups:
+            rehearse(session.model, groups, example=session.input.example())
         with atomic(run.recipe) as temporary:
             temporary.write_text(recipe.to_yaml())
         run.metrics.unlink(missing_ok=True)

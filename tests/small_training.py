@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from chase.sparse import Sparsifier
+from chase.sparse import Masks, Sparsifier
 
 Optimizer = torch.optim.Optimizer
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -102,3 +103,8 @@ def assert_nothing_masked_lives(sparse: Sparsifier) -> None:
         for key, value in sparse.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 assert not value[gone].any(), f"{key} of {name}"
+
+
+def capacity(masks: Masks) -> int:
+    """Weights that the living channels have room for."""
+    return sum(math.prod(shape) for shape in masks.shapes().values())

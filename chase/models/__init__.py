@@ -65,7 +65,11 @@ def build_for(
         As `build`.
     """
     offered = {"num_classes": classes, "in_channels": input_shape[0], "side": input_shape[1]}
-    taken = inspect.signature(_constructor(name)).parameters
+    constructor = _constructor(name)
+    try:
+        taken = inspect.signature(constructor).parameters
+    except ValueError as error:
+        raise RecipeError(f"model {name!r} has no signature to read; wrap it in a function of num_classes") from error
     fitting = {key: value for key, value in offered.items() if key in taken}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         fitting["num_classes"] = classes

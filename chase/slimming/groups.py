@@ -136,7 +136,12 @@ def channel_groups(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
     Raises:
         TraceError: if `torch.export` cannot follow the forward pass.
     """
-    return collect(Propagation(trace(model, example)).run())
+    return groups_of(trace(model, example))
+
+
+def groups_of(traced: Trace) -> tuple[Group, ...]:
+    """The channel groups of a traced forward pass."""
+    return collect(Propagation(traced).run())
 
 
 def collect(ledger: Ledger) -> tuple[Group, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chase.errors import EquivalenceError, RecipeError
-from chase.slimming.surgery import Plan, cut_, cut_positions
+from chase.slimming.surgery import Plan, cut_, cut_positions, without
 from chase.tracing import evaluating
 
 if TYPE_CHECKING:
@@ -118,8 +118,6 @@ def _relative_error(masked: nn.Module, small: nn.Module, x: Tensor) -> float:
 
 def sliced_masks(masks: Masks, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weight masks of the slim network, cut as its weights are."""
-    from chase.slimming.surgery import without
-
     gone = cut_positions(masks.groups, kept)
     sliced = dict(masks.weights)
     for (name, dim), positions in gone.items():

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
-from chase.registry import Registry
 from chase.slimming.units import NO_UNIT, Labels, Ledger
 from chase.tracing import operator, shape
 
@@ -185,19 +184,16 @@ contiguous clone alias detach detach_ lift_fresh_copy to
 MOVERS = "view reshape flatten permute transpose squeeze unsqueeze"
 CONSTANT_MAKERS = "sigmoid sigmoid_ hardsigmoid hardsigmoid_ softplus exp"
 
-RULES: Registry[Rule] = Registry(
-    "operator rule",
-    {
-        **{f"aten.{name}": keeps_zero for name in ZERO_KEEPERS.split()},
-        **{f"aten.{name}": moves for name in MOVERS.split()},
-        **{f"aten.{name}": constant for name in CONSTANT_MAKERS.split()},
-        **{f"aten.{name}": clamps for name in ("hardtanh", "hardtanh_", "relu6", "relu6_")},
-        **{f"aten.{name}": add for name in ("add", "add_", "sub", "sub_")},
-        **{f"aten.{name}": scale for name in ("mul", "mul_", "div", "div_")},
-        **{f"aten.{name}": convolution for name in ("conv1d", "conv2d", "conv3d")},
-        "aten._assert_tensor_metadata": checks,
-        "aten.linear": linear,
-        "aten.batch_norm": batch_norm,
-        "aten.mean": averages,
-    },
-)
+RULES: dict[str, Rule] = {
+    **{f"aten.{name}": keeps_zero for name in ZERO_KEEPERS.split()},
+    **{f"aten.{name}": moves for name in MOVERS.split()},
+    **{f"aten.{name}": constant for name in CONSTANT_MAKERS.split()},
+    **{f"aten.{name}": clamps for name in ("hardtanh", "hardtanh_", "relu6", "relu6_")},
+    **{f"aten.{name}": add for name in ("add", "add_", "sub", "sub_")},
+    **{f"aten.{name}": scale for name in ("mul", "mul_", "div", "div_")},
+    **{f"aten.{name}": convolution for name in ("conv1d", "conv2d", "conv3d")},
+    "aten._assert_tensor_metadata": checks,
+    "aten.linear": linear,
+    "aten.batch_norm": batch_norm,
+    "aten.mean": averages,
+}

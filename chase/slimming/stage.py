@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from chase.checkpoint import Network, load_network, save
 from chase.counting import Macs, Params, count
 from chase.files import sha256
 from chase.recipe import Recipe
-from chase.slimming.groups import channel_groups, prunable
+from chase.slimming.groups import Group, channel_groups, prunable
 from chase.slimming.network import Slimmed, sliced_masks, slimmed
 from chase.sparse.masks import Masks, pack
 
@@ -46,6 +50,24 @@ def slim_checkpoint(source: Path, target: Path, *, round_to: int = 8) -> dict[st
         parent_sha256=sha256(source),
     )
     return facts | {"certificate": result.certificate}
+
+
+def rehearse(model: nn.Module, groups: tuple[Group, ...], *, example: Tensor) -> None:
+    """Cut every second channel out of a copy of `model` with random norms and biases, before a training relies on it.
+
+    Raises:
+        EquivalenceError: if the model could not be slimmed exactly, for example since its forward pass fixes a size.
+    """
+    trial = copy.deepcopy(model).cpu()
+    generator = torch.Generator().manual_seed(0)
+    for tensor in [*trial.parameters(), *trial.buffers()]:
+        if tensor.ndim == 1 and tensor.is_floating_point():
+            tensor.data.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    masks = Masks.dense(trial, groups)
+    for alive in masks.alive.values():
+        alive[1::2] = False
+    masks.bury()
+    slimmed(trial, masks, example=example, round_to=1)
 
 
 def stored_masks(network: Network) -> Masks:

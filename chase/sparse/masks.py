@@ -7,7 +7,6 @@ packed to bits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -162,8 +161,3 @@ class Masks:
                 raise CheckpointError(f"the stored masks belong to another model or other settings: {odd}")
             for name, bits in state[kind].items():
                 mine[name].copy_(unpack(bits, mine[name]))
-
-
-def capacity(masks: Masks) -> int:
-    """Weights that the living channels have room for."""
-    return sum(math.prod(shape) for shape in masks.shapes().values())

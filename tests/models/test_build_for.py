@@ -77,3 +77,8 @@ def test_a_setting_that_the_model_does_not_take_is_refused() -> None:
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(UnknownName, match="no model named 'vgg88'; did you mean 'vgg8'"):
         build_for("vgg88", SHAPE, 5, {})
+
+
+def test_a_callable_without_a_signature_is_refused() -> None:
+    with pytest.raises(RecipeError, match="'builtins:dict' has no signature to read"):
+        build_for("builtins:dict", (3, 8, 8), 10, {})

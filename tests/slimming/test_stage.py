@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chase import checkpoint
 from chase.checkpoint import Network, load_network
 from chase.counting import count
 from chase.errors import CheckpointError, EquivalenceError
 from chase.files import sha256
+from chase.models import MODELS
 from chase.recipe import Recipe
 from chase.run import Run
-from chase.slimming.stage import slim_checkpoint, stored_masks
+from chase.slimming.groups import channel_groups, prunable
+from chase.slimming.stage import rehearse, slim_checkpoint, stored_masks
 from chase.slimming.surgery import cut_
 from chase.sparse.masks import unpack
 from chase.training import train
@@ -147,3 +149,39 @@ def test_a_checkpoint_without_channel_sparsity_keeps_every_channel(tmp_path: Pat
     assert facts["widths"] == {}
     assert facts["channel_sparsity"] == 0
     assert facts["macs"]["gpu_supported"] == facts["macs"]["dense"]
+
+
+class FixedSize(nn.Module):
+    """A forward pass with a size written into it; the trace does not show that it cannot change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.fc(self.conv(x).relu().view(-1, 256))
+        return answer
+
+
+def test_a_rehearsal_refuses_before_training_what_could_not_be_slimmed_after_it(tmp_path: Path) -> None:
+    model, example = FixedSize(), torch.zeros(1, 3, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    with pytest.raises(EquivalenceError, match="may fix a size or a type"):
+        rehearse(model, channel_groups(model, example)[:1], example=example)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_training_is_rehearsed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "fixed-size", lambda num_classes: FixedSize())
+    blocks = BLOCKS | {"model": {"name": "fixed-size"}}
+
+    with pytest.raises(EquivalenceError):
+        train(Recipe.from_dict(blocks), Run(tmp_path / "run"), device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rehearsal_passes_what_can_be_slimmed() -> None:
+    model, example = MODELS["cifar-resnet20"](num_classes=10), torch.zeros(1, 3, 16, 16)
+
+    rehearse(model, prunable(channel_groups(model, example), prune_skip=True), example=example)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_training import capacity
 from torch import nn
 
 from chase.errors import CheckpointError
 from chase.slimming.groups import Group, Slice
 from chase.sparse import Masks, maskable
-from chase.sparse.masks import capacity, pack, unpack
+from chase.sparse.masks import pack, unpack
 
 
 def two_layers() -> nn.Sequential:

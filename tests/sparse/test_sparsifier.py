@@ -8,12 +8,11 @@ from functools import cache
 
 import pytest
 import torch
-from small_training import OPTIMIZERS, SMALL_MODELS, assert_nothing_masked_lives, batch, plain_step, seeded
+from small_training import OPTIMIZERS, SMALL_MODELS, assert_nothing_masked_lives, batch, capacity, plain_step, seeded
 from torch import Tensor, nn
 
 from chase.slimming.groups import Group, channel_groups
 from chase.sparse import METHODS, Chase, Method, RigL, Sparsifier, make
-from chase.sparse.masks import capacity
 from chase.sparse.update import count_ones
 
 STEPS = 10
