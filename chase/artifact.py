@@ -16,8 +16,8 @@ from chase.files import write_json
 class Artifact:
     """One exported file.
 
-    `input_shape` is (channels, height, width) without the batch. Inputs are float32, scaled to [0, 1] and then
-    normalised with `mean` and `std` (one value per channel). `parity` is what the exporter measured against the
+    `input_shape` is (channels, height, width) without the batch. Inputs are scaled to `input_range` and then normalised
+    with `mean` and `std` (one value per channel). `parity` is what the exporter measured against the
     network it came from: max_abs, max_rel, agreement, tolerance, samples. `macs` (per image) holds theoretical,
     gpu_supported and dense; `params` holds nonzero, stored and dense.
     """
@@ -27,6 +27,8 @@ class Artifact:
     precision: str = "fp32"
     input_shape: tuple[int, ...]
     input_name: str = "input"
+    input_dtype: str = "float32"
+    input_range: tuple[float, float] = (0.0, 1.0)
     output_name: str = "logits"
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()

@@ -40,26 +40,33 @@ def command(
 
 
 def test_split(path: Path, data: str | None) -> Split:
-    """The test images of the recipe that `path` came from, or of `data`.
+    """The test images of the recipe that `path` came from, or of `data`, normalised as its network expects them.
 
     Raises:
         RecipeError: if neither says where they are.
-        DataError: if they are not there.
+        DataError: if they are not there or have other classes than the network.
     """
     from dataclasses import replace
 
     from chase.data import load_data
+    from chase.errors import DataError, RecipeError
     from chase.recipe import DataSettings, coerce
+    from chase.runtimes import load_source
 
     blocks = _recipe_data(path)
     settings = coerce(DataSettings(), blocks, f"{path}: data") if blocks else DataSettings()
-    if data is not None:
-        settings = replace(settings, name=data, settings=settings.settings if data == settings.name else {})
-    elif blocks is None:
-        from chase.errors import RecipeError
-
+    if data is not None and data != settings.name:
+        settings = replace(settings, name=data, root=None, settings={})
+    elif data is None and blocks is None:
         raise RecipeError(f"{path} does not say what it was trained on; name the test images with --data")
-    return load_data(settings.name, root=settings.root, **settings.settings).test
+    loaded = load_data(settings.name, root=settings.root, **settings.settings)
+    source = load_source(path)
+    if source.classes and source.classes != loaded.classes:
+        raise DataError(
+            f"{settings.name} has other classes ({len(loaded.classes)}) than {path} ({len(source.classes)}); "
+            "name the data it was trained on with --data"
+        )
+    return loaded.test.normalised_with(source.mean, source.std) if source.mean else loaded.test
 
 
 def _recipe_data(path: Path) -> dict[str, object] | None:

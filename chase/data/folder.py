@@ -72,6 +72,10 @@ class FolderSplit:
             _chosen(self.files, indices), size=self.size, mean=self.mean, std=self.std, workers=self.workers
         )
 
+    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> FolderSplit:
+        """The same images, normalised with another mean and standard deviation per channel."""
+        return FolderSplit(self.files, size=self.size, mean=mean, std=std, workers=self.workers)
+
     def num_batches(self, batch_size: int, shuffled: bool) -> int:
         """The number of batches that `batches` yields."""
         return num_batches(len(self), batch_size, shuffled)

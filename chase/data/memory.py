@@ -82,6 +82,12 @@ class MemorySplit:
         part.__dict__.update(self.__dict__, _indices=self._indices[indices])
         return part
 
+    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> MemorySplit:
+        """The same images, normalised with another mean and standard deviation per channel."""
+        other = MemorySplit.__new__(MemorySplit)
+        other.__dict__.update(self.__dict__, mean=mean, std=std)
+        return other
+
     def num_batches(self, batch_size: int, shuffled: bool) -> int:
         """The number of batches that `batches` yields."""
         return num_batches(len(self), batch_size, shuffled)

@@ -27,6 +27,9 @@ class Split(Protocol):
     def subset(self, indices: Tensor) -> Split:
         """The images at `indices` (int64 [m]), in that order."""
 
+    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> Split:
+        """The same images, normalised with another mean and standard deviation per channel."""
+
     def batches(
         self,
         batch_size: int,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from commands import Chase
 
 from chase.artifact import Artifact
 from chase.checkpoint import load_model
+from chase.data import Data, load_data
 
 
 def test_slim_proves_itself_and_keeps_to_the_grid(chase: Chase, workspace: Path) -> None:
@@ -164,6 +167,39 @@ def test_every_form_of_the_network_has_the_same_accuracy(chase: Chase, workspace
     assert (
         json.loads(out)["accuracy"] == json.loads(chase("inspect", "runs/tiny/slim.pt", "--json")[1])["test_accuracy"]
     )
+
+
+def save_npz(path: str, data: Data, classes: tuple[str, ...]) -> None:
+    """The test images of `data` beside training images of one grey, whose mean and std are other ones."""
+    images, labels = next(data.test.batches(len(data.test)))
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    pixels = ((images * std + mean) * 255).round().to(torch.uint8).numpy()
+    x_train = np.full((train, *pixels.shape[1:]), 3, dtype=np.uint8)
+    x_train[0] = 250
+    np.savez(
+        path, x_train=x_train, y_train=np.zeros(train, int), x_test=pixels, y_test=labels, classes=np.array(classes)
+    )
+
+
+def test_other_images_are_normalised_as_the_network_expects(chase: Chase, workspace: Path) -> None:
+    data = load_data("synthetic", shape=[1, 8, 8], train=192, test=64)
+    save_npz("same.npz", data, data.classes)
+    assert load_data("same.npz").mean != data.mean
+    expected = json.loads(chase("eval", "runs/tiny/model.onnx", "--json")[1])
+
+    found = json.loads(chase("eval", "runs/tiny/model.onnx", "--data", "same.npz", "--json")[1])
+
+    assert found == expected
+
+
+def test_images_of_other_classes_are_refused(chase: Chase, workspace: Path) -> None:
+    data = load_data("synthetic", shape=[1, 8, 8], train=192, test=64)
+    save_npz("other.npz", data, tuple(f"other {name}" for name in data.classes))
+
+    code, _, err = chase("eval", "runs/tiny/slim.pt", "--data", "other.npz")
+
+    assert code == 2
+    assert "other.npz has other classes" in err
 
 
 def test_recipes_are_listed_and_shown(chase: Chase) -> None:
