@@ -8,9 +8,9 @@ user code (`package.module:function`) is imported only where the environment var
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,17 +103,10 @@ def save(path: Path | str, *, kind: str, model: Mapping[str, Any], network: nn.M
     """
     content["input"] = asdict(content["input"])
     content.setdefault("state_dict", network.state_dict())
-    with atomic(path) as temporary, _disk_errors():
-        torch.save({"format": FORMAT, "kind": kind, "model": dict(model), **content}, temporary)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """torch.save reports a full disk as a RuntimeError."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(str(error).splitlines()[0]) from error
+    buffer = io.BytesIO()  # torch's own file writer can abort the process on a full disk
+    torch.save({"format": FORMAT, "kind": kind, "model": dict(model), **content}, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path | str, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:

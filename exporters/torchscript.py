@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,9 +33,8 @@ def write_torchscript(model: nn.Module, path: Path, *, example: Tensor, facts: M
             frozen = torch.jit.freeze(traced)
     except Exception as error:  # tracing runs the model's own code, which may raise anything
         raise ExportError(f"TorchScript cannot trace {type(model).__name__}: {reason(error)}") from error
-    try:
-        with no_deprecation():
-            torch.jit.save(frozen, str(path))
-    except RuntimeError as error:  # how torch reports a full disk
-        raise OSError(reason(error)) from error
+    buffer = io.BytesIO()  # torch's own file writer aborts the process on a full disk
+    with no_deprecation():
+        torch.jit.save(frozen, buffer)
+    path.write_bytes(buffer.getbuffer())
     return {}

@@ -174,11 +174,10 @@ def save_npz(path: str, data: Data, classes: tuple[str, ...]) -> None:
     images, labels = next(data.test.batches(len(data.test)))
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
     pixels = ((images * std + mean) * 255).round().to(torch.uint8).numpy()
-    x_train = np.full((train, *pixels.shape[1:]), 3, dtype=np.uint8)
-    x_train[0] = 250
-    np.savez(
-        path, x_train=x_train, y_train=np.zeros(train, int), x_test=pixels, y_test=labels, classes=np.array(classes)
-    )
+    grey = np.full((8, *pixels.shape[1:]), 3, dtype=np.uint8)
+    grey[0] = 250
+    names, nothing, answers = np.array(classes), np.zeros(8, int), labels.numpy()
+    np.savez(path, classes=names, x_train=grey, y_train=nothing, x_test=pixels, y_test=answers)
 
 
 def test_other_images_are_normalised_as_the_network_expects(chase: Chase, workspace: Path) -> None:
