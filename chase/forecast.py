@@ -19,7 +19,7 @@ from chase.sparse.channels import on_grid
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.methods import Method, plan, stop_step
-from chase.sparse.sparsifier import check_reachable, floors, reachable
+from chase.sparse.start import check_reachable, floors, reachable
 from chase.tracing import trace
 
 

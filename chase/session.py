@@ -114,6 +114,8 @@ class Session:
         loss = float(total) / self.per_epoch
         seconds = time.perf_counter() - start
         self.epoch += 1
+        if self.epoch == settings.epochs:
+            self.sparsifier.finish()
         if not math.isfinite(loss):
             raise ChaseError(f"the loss became {loss} in epoch {self.epoch}; lower optimizer.lr and train again")
         return self._record(loss, first, len(self.train_split) / seconds)

@@ -51,6 +51,7 @@ def command(
         "training.seed": seed,
     }
     if resume:
+        _refuse_settings({"recipe": recipe, "-o": assign, "dry-run": dry_run or None, **shortcuts})
         resumed(console, device)
         return
     chosen = build_recipe(recipe, shortcuts, assign)
@@ -59,6 +60,15 @@ def command(
         return
     run = new_run(console, chosen)
     console.result(stage(console, chosen, run, device=device))
+
+
+def _refuse_settings(given: dict[str, Any]) -> None:
+    """A run is continued with its own recipe, so that the result is the same as without the break."""
+    from chase.errors import RecipeError
+
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise RecipeError(f"--resume continues with the run's own recipe; leave out {', '.join(extra)}")
 
 
 def resumed(console: Console, device: str) -> None:

@@ -10,19 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from chase.errors import CheckpointError, RecipeError
-from chase.slimming.groups import Group, channel_groups, prunable
-from chase.sparse.channels import (
-    CHANNEL_SCORES,
-    floor_width,
-    group_scores,
-    most_removable,
-    select_channels,
-)
-from chase.sparse.distributions import DISTRIBUTIONS, counts
-from chase.sparse.masks import Masks, maskable
-from chase.sparse.methods import Event, Method, plan
+from chase.slimming.groups import Group
+from chase.sparse.channels import CHANNEL_SCORES, group_scores, select_channels
+from chase.sparse.masks import maskable
+from chase.sparse.methods import Event, Method, plan, stop_step
 from chase.sparse.scores import SCORES
-from chase.sparse.update import count_ones, grow, mix, prune, random_masks
+from chase.sparse.start import floors, initial_masks
+from chase.sparse.update import count_ones, grow, mix, prune
 
 log = logging.getLogger(__name__)
 PRUNE, GROW = 1, 2  # streams of random numbers
@@ -73,7 +67,7 @@ class Sparsifier:
         if steps < 1:
             raise RecipeError(f"steps must be at least 1, not {steps}")
         self.model, self.optimizer, self.method, self.seed = unwrap(model), optimizer, method, seed
-        self.step = 0
+        self.step, self.steps = 0, steps
         self.events = {event.step: event for event in plan(method, steps)}
         self.masks = initial_masks(self.model, method, example=example, groups=groups, seed=seed)
         self._weights = maskable(self.model)
@@ -90,6 +84,15 @@ class Sparsifier:
         """Stop watching the optimizer; the masks stay as they are."""
         for hook in self._hooks:
             hook.remove()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Meet the targets now, at the end of a training whose `GradScaler` skipped steps, so that the plan's last
+        event was not reached; otherwise nothing happens."""
+        last = stop_step(self.method, self.steps)
+        if self.step < last and last in self.events:
+            self.step = last
+            self._run(self.events[last])
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -225,73 +228,3 @@ class Sparsifier:
             for value in self.optimizer.state.get(parameter, {}).values():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.mul_(mask)
-
-
-def initial_masks(
-    model: nn.Module,
-    method: Method,
-    *,
-    example: Tensor | None = None,
-    groups: tuple[Group, ...] | None = None,
-    seed: int = 0,
-) -> Masks:
-    """The masks a training starts from: exact counts by the method's distribution, at random positions.
-
-    Raises:
-        RecipeError: if channel_sparsity cannot be reached, or there is nothing to make sparse.
-    """
-    weights = maskable(model)
-    if not weights:
-        raise RecipeError(f"{type(model).__name__} has no convolution or linear layer to make sparse")
-    masks = Masks.dense(model, _prunable_groups(model, method, example, groups))
-    if method.sparsity:
-        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        masks.weights = random_masks(counts(shapes, method.density, DISTRIBUTIONS[method.distribution]), weights, seed)
-    return masks
-
-
-def _prunable_groups(
-    model: nn.Module, method: Method, example: Tensor | None, groups: tuple[Group, ...] | None
-) -> tuple[Group, ...]:
-    if method.channel_sparsity == 0:
-        return ()
-    if groups is None:
-        if example is None:
-            raise RecipeError("channel_sparsity > 0 needs example=, one input of the model, to trace its channels")
-        groups = channel_groups(model, example.to(next(model.parameters()).device))
-    chosen = prunable(groups, prune_skip=method.prune_skip, keep=method.keep)
-    check_reachable(chosen, method)
-    return chosen
-
-
-def floors(groups: tuple[Group, ...], method: Method) -> dict[str, int]:
-    """The fewest channels that each group keeps (paper §3)."""
-    target, ratio = method.channel_sparsity, method.min_channel_ratio
-    return {group.name: floor_width(group.size, channel_sparsity=target, ratio=ratio) for group in groups}
-
-
-def reachable(groups: tuple[Group, ...], method: Method) -> float:
-    """The highest channel sparsity that the floors and the width grid allow."""
-    widths = [group.size for group in groups]
-    removable = most_removable(widths, list(floors(groups, method).values()), method.round_to)
-    return removable / max(1, sum(widths))
-
-
-def check_reachable(groups: tuple[Group, ...], method: Method) -> None:
-    """Refuse a channel sparsity that the floors make unreachable.
-
-    Raises:
-        RecipeError: with the nearest reachable value.
-    """
-    channels = sum(group.size for group in groups)
-    if not channels:
-        raise RecipeError(
-            f"channel_sparsity {method.channel_sparsity} cannot be reached: no channel may leave; "
-            "see `chase inspect`, or set prune_skip or fewer keep patterns"
-        )
-    most = reachable(groups, method)
-    if round(method.channel_sparsity * channels) > round(most * channels) + method.round_to // 2:
-        raise RecipeError(
-            f"channel_sparsity {method.channel_sparsity} cannot be reached on a width grid of {method.round_to} with "
-            f"min_channel_ratio {method.min_channel_ratio}: the nearest is {most:.4f}"
-        )

@@ -30,6 +30,7 @@ REFUSED = [
     (["train", "--data", "nowhere/images"], 2, "nowhere/images"),
     (["train", "--model", "no.such.module:net"], 2, "cannot import 'no.such.module'"),
     (["train", "--resume"], 2, "there is no current run here"),
+    (["train", "--resume", "--epochs", "9"], 2, "leave out training.epochs"),
     (["slim"], 2, "start one with `chase train`"),
     (["slim", "missing.pt"], 2, "no such file: missing.pt"),
     (["slim", "tiny.yaml"], 2, "cannot be read as a checkpoint"),

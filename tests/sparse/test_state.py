@@ -212,3 +212,20 @@ def test_keep_and_prune_skip_choose_the_groups() -> None:
 
     assert kept.masks.widths() == {"conv1": 8}
     assert skips.masks.widths() == {"stem": 8, "conv1": 8, "wide": 16}
+
+
+def test_finish_meets_the_targets_where_steps_were_skipped_and_only_there() -> None:
+    sparse = advance(fresh(CHASE), 0, 1, 2)
+    assert sparse.masks.channel_sparsity < 0.5
+
+    sparse.finish()
+
+    assert sparse.masks.channel_sparsity == 0.5
+    assert sparse.masks.nonzero == round(0.3 * sparse.masks.total)
+    assert_nothing_masked_lives(sparse)
+    before = copy.deepcopy(sparse.state_dict())
+    sparse.finish()
+    assert sparse.step == before["step"] == 4
+    assert all(
+        torch.equal(bits, sparse.state_dict()["masks"]["weights"][n]) for n, bits in before["masks"]["weights"].items()
+    )
