@@ -211,31 +211,11 @@ def without_accuracy(report: Report, prefix: str) -> Report:
 def show(console: Console, report: Report) -> None:
     """The tables: what each artifact costs, and how fast it is."""
     first = {row.artifact: row for row in report.rows}
-    columns = (
-        "artifact",
-        "test accuracy",
-        "MACs theoretical",
-        "GPU-supported",
-        "of dense",
-        "params nonzero",
-        "stored",
-        "file",
-    )
-    console.table("cost per image", columns, [_cost(row) for row in first.values()])
+    columns = ("artifact", "accuracy", "theoretical", "GPU-supported", "of dense", "nonzero", "stored", "file")
+    console.table("test accuracy, MACs per image, parameters, size", columns, [_cost(row) for row in first.values()])
     threads, cpu = report.environment["threads"], report.environment["cpu"]
-    wide = (
-        "artifact",
-        "runtime",
-        "provider",
-        "batch",
-        "p50 ms",
-        "p90 ms",
-        "images/s",
-        "against dense",
-        "95 % interval",
-        "verdict",
-    )
-    console.table(f"speed on {cpu}, {threads} threads", wide, [_speed(row) for row in report.rows])
+    wide = ("artifact", "runtime", "batch", "p50 ms", "p90 ms", "images/s", "against dense (95 %)", "verdict")
+    console.table(f"speed on {cpu}, CPU threads: {threads}", wide, [_speed(row) for row in report.rows])
 
 
 def _cost(row: Row) -> tuple[Any, ...]:
@@ -254,9 +234,10 @@ def _cost(row: Row) -> tuple[Any, ...]:
 
 def _speed(row: Row) -> tuple[Any, ...]:
     latency, speedup = row.latency_ms, row.speedup_vs_dense
+    runtime = row.runtime if row.device == "cpu" else f"{row.runtime} on {row.provider}"
     cells = (f"{latency['p50']:.3f}", f"{latency['p90']:.3f}", f"{row.throughput:.0f}")
     if speedup is None:
-        return (row.artifact, row.runtime, row.provider, row.batch_size, *cells, "–", "–", "–")
+        return (row.artifact, runtime, row.batch_size, *cells, "", "")
     low, high = speedup["ci95"]
-    ratio = (f"{speedup['median']:.2f}×", f"{low:.2f}–{high:.2f}", speedup["verdict"])
-    return (row.artifact, row.runtime, row.provider, row.batch_size, *cells, *ratio)
+    ratio = f"{speedup['median']:.2f}× ({low:.2f}–{high:.2f})"
+    return (row.artifact, runtime, row.batch_size, *cells, ratio, speedup["verdict"])

@@ -41,7 +41,7 @@ class Console:
 
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for index, column in enumerate(columns):
-            numbers = all(str(row[index])[:1] in "0123456789−-×" for row in rows) if rows else False
+            numbers = all(str(row[index])[:1] in "0123456789-–" for row in rows)  # an empty cell is in it as well
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(str(cell) for cell in row))
@@ -66,21 +66,41 @@ def _bar(what: str) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Rich(stderr=True), transient=True) as progress:
-        task = progress.add_task(what)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    # Drawn only when told of progress: a thread that draws by itself would disturb what is being measured.
+    with Progress(*columns, console=Rich(stderr=True), transient=True, auto_refresh=False) as progress:
+        task = progress.add_task(what, total=None)
+        due = _every(0.2)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            if due() or done == total:
+                progress.refresh()
+
+        yield advance
 
 
 def _lines(what: str) -> Advance:
-    last = time.monotonic()
+    due = _every(10)
 
     def advance(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 10:
-            last = time.monotonic()
+        if due():
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
 
     return advance
+
+
+def _every(seconds: float) -> Callable[[], bool]:
+    """A question whose answer is yes once in `seconds`."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
 
 
 def millions(number: float) -> str:
