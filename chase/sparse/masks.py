@@ -155,9 +155,11 @@ class Masks:
         Raises:
             CheckpointError: if they belong to another model.
         """
-        for kind, mine in (("weights", self.weights), ("alive", self.alive)):
-            if state[kind].keys() != mine.keys():
-                odd = ", ".join(sorted(state[kind].keys() ^ mine.keys())[:3])
-                raise CheckpointError(f"the stored masks belong to another model or other settings: {odd}")
+        kinds = (("weights", self.weights), ("alive", self.alive))
+        odd = sorted(name for kind, mine in kinds for name in state[kind].keys() ^ mine.keys())
+        if odd:
+            listed = ", ".join(odd[:3])
+            raise CheckpointError(f"the stored masks belong to another model or other settings: {listed}")
+        for kind, mine in kinds:
             for name, bits in state[kind].items():
                 mine[name].copy_(unpack(bits, mine[name]))

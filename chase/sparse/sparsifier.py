@@ -104,7 +104,8 @@ class Sparsifier:
 
     def _stash(self) -> None:
         """Keep the dense gradients that the coming event will need."""
-        if self.step + 1 in self.events:
+        coming = self.events.get(self.step + 1)
+        if coming is not None and coming.density is not None:
             grads = {name: weight.grad for name, weight in self._weights.items()}
             self._dense_gradients = {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
@@ -196,19 +197,20 @@ class Sparsifier:
 
     def _prune(self, keep: int) -> None:
         score_of = self._scorer(self.method.prune, PRUNE)
-        self.masks.weights = prune(self.masks.weights, score_of, keep, scope=self.method.scope)
+        self._take_over(prune(self.masks.weights, score_of, keep, scope=self.method.scope))
 
     def _grow(self, target: int, shares: Mapping[str, int]) -> None:
         masks = self.masks
-        masks.weights = grow(
-            masks.weights,
-            self._scorer(self.method.grow, GROW),
-            target - masks.nonzero,
-            allowed=masks.allowed,
-            shares=shares if self.method.scope == "layer" else None,
-        )
+        score_of, add = self._scorer(self.method.grow, GROW), target - masks.nonzero
+        targets = shares if self.method.scope == "layer" else None
+        self._take_over(grow(masks.weights, score_of, add, allowed=masks.allowed, shares=targets))
         if masks.nonzero < target:
             log.warning("step %d: the living channels hold %d of %d weights", self.step, masks.nonzero, target)
+
+    def _take_over(self, masks: Mapping[str, Tensor]) -> None:
+        """Change the masks in place: they keep their memory and its layout, as compiled steps expect."""
+        for name, mask in masks.items():
+            self.masks.weights[name].copy_(mask)
 
     def _scorer(self, name: str, stream: int) -> Callable[[str], Tensor]:
         score, order = SCORES[name], {layer: index for index, layer in enumerate(self._weights)}
