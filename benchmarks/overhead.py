@@ -83,7 +83,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     cases = [case.split(":") for case in args.case or ["cifar-resnet18:128", "cifar-resnet50:8", "vgg19:32"]]
     rows = [measure(name, int(batch), seconds=args.seconds) for name, batch in cases]
-    write_json(args.out, {"environment": environment(), "command": sys.argv, "rows": rows})
+    command = ["python", "-m", "chase.benchmarks.overhead", *(sys.argv[1:] if argv is None else argv)]
+    write_json(args.out, {"environment": environment(), "command": command, "rows": rows})
 
 
 if __name__ == "__main__":
