@@ -39,7 +39,9 @@ class Console:
         from rich.console import Console as Rich
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(columns)
+        )
         for index, column in enumerate(columns):
             numbers = all(str(row[index])[:1] in "0123456789-–" for row in rows)  # an empty cell is in it as well
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
