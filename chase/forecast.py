@@ -74,9 +74,13 @@ def _group(group: Group, method: Method) -> dict[str, Any]:
         "name": group.name,
         "width": group.size,
         "floor": floor,
-        "lowest_width": on_grid(floor, grid=method.round_to, dense=group.size),
+        "lowest_width": _width(group, floor, method),
         "stays_because": group.why_not(prune_skip=method.prune_skip, keep=method.keep),
     }
+
+
+def _width(group: Group, channels: int, method: Method) -> int:
+    return on_grid(channels, grid=method.round_to, dense=group.size)
 
 
 def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method: Method) -> dict[str, Any]:
@@ -85,11 +89,8 @@ def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method:
     if method.channel_sparsity:
         check_reachable(chosen, method)
     layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}
-    even = {
-        g.name: on_grid(round(g.size * (1 - method.channel_sparsity)), grid=method.round_to, dense=g.size)
-        for g in chosen
-    }
-    lowest = {name: on_grid(floor, grid=method.round_to, dense=10**9) for name, floor in floors(chosen, method).items()}
+    even = {group.name: _width(group, round(group.size * (1 - method.channel_sparsity)), method) for group in chosen}
+    lowest = {group.name: _width(group, floors((group,), method)[group.name], method) for group in chosen}
     return {
         "prunable_channels": sum(group.size for group in chosen),
         "channel_sparsity": {

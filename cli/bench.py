@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from chase.run import Run
 
 BASELINES = ("dense", "none")
+SIZES = (1, 2, 32)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How to measure: batch sizes, runtimes (None: the one for each format), device, CPU threads, and seconds per
+    artifact and batch size."""
+
+    batch_sizes: tuple[int, ...] = SIZES
+    runtimes: list[str] | None = None
+    device: str = "auto"
+    threads: int = 1
+    seconds: float = 2.0
 
 
 def command(
@@ -51,33 +65,14 @@ def command(
     for path in artifacts or ():
         if not path.is_file():
             raise CheckpointError(f"no such file: {path}; make it with `chase export`")
-    sizes = batch_size or [1, 2, 32]
+    how = Measuring(tuple(batch_size or SIZES), runtimes=runtime, device=device, threads=threads, seconds=seconds)
     if artifacts:
-        items: list[tuple[str, Path]] = [(str(path), path) for path in artifacts]
-        report = measure(
-            console,
-            items,
-            sizes,
-            runtimes=runtime,
-            device=device,
-            threads=threads,
-            seconds=seconds,
-            data=_test_split(console, artifacts[0], data),
-        )
+        items = [(str(path), path) for path in artifacts]
+        report = measure(console, items, how, data=_test_split(console, artifacts[0], data))
         target = out or Path("bench.json")
     else:
         run = current(console.run)
-        report = stage(
-            console,
-            run,
-            sizes,
-            runtimes=runtime,
-            against=against,
-            device=device,
-            threads=threads,
-            seconds=seconds,
-            data=data,
-        )
+        report = stage(console, run, how, against=against, data=data)
         target = out or run.bench
     report.save(target)
     show(console, report)
@@ -85,18 +80,7 @@ def command(
     console.result(report.to_dict())
 
 
-def stage(
-    console: Console,
-    run: Run,
-    batch_sizes: list[int],
-    *,
-    runtimes: list[str] | None = None,
-    against: str = "dense",
-    device: str = "auto",
-    threads: int = 1,
-    seconds: float = 2.0,
-    data: str | None = None,
-) -> Report:
+def stage(console: Console, run: Run, how: Measuring, *, against: str = "dense", data: str | None = None) -> Report:
     """Measure all that a run exported, beside its dense twin exported the same way."""
     from chase.cli import export
     from chase.errors import CheckpointError
@@ -117,18 +101,8 @@ def stage(
             if not run.dense.is_current(twin) or _format(twin) != _format(path):
                 export.stage(console, dense, _format(path), twin)
             items.append((f"dense {path.name}", twin))
-    items = _runnable(console, items, device)
-    split = _test_split(console, run.slim, data)
-    report = measure(
-        console,
-        items,
-        batch_sizes,
-        runtimes=runtimes,
-        device=device,
-        threads=threads,
-        seconds=seconds,
-        data=split,
-    )
+    items = _runnable(console, items, how.device)
+    report = measure(console, items, how, data=_test_split(console, run.slim, data))
     return report if trained else without_accuracy(report, "dense ")
 
 
@@ -154,17 +128,7 @@ def _format(artifact: Path) -> str:
     return Artifact.load(artifact).format
 
 
-def measure(
-    console: Console,
-    items: list[tuple[str, Path]],
-    batch_sizes: list[int],
-    *,
-    runtimes: list[str] | None,
-    device: str,
-    threads: int,
-    seconds: float,
-    data: Split | None,
-) -> Report:
+def measure(console: Console, items: list[tuple[str, Path]], how: Measuring, *, data: Split | None) -> Report:
     """Run the benchmark with a progress bar."""
     from chase.benchmarks import bench
     from chase.training import resolve_device
@@ -172,12 +136,12 @@ def measure(
     with console.progress("measuring") as advance:
         return bench(
             items,
-            batch_sizes=batch_sizes,
-            device=resolve_device(device),
-            threads=threads,
-            runtimes=runtimes,
+            batch_sizes=how.batch_sizes,
+            device=resolve_device(how.device),
+            threads=how.threads,
+            runtimes=how.runtimes,
             data=data,
-            budget_s=seconds,
+            budget_s=how.seconds,
             on_progress=lambda done, total, step: advance(done, total),
         )
 

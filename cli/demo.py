@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from chase.cli.bench import Measuring
 from chase.cli.options import DeviceOption, SecondsOption, SetOption, build_recipe
 from chase.cli.run import chain
 
@@ -16,4 +17,4 @@ def command(
 ) -> None:
     """Train, slim, export and measure a small network on handwritten digits, in about two minutes."""
     recipe = build_recipe("digits-demo", {}, assign)
-    chain(ctx.obj, recipe, ["torchscript", "onnx"], [1, 2, 32], seconds=seconds, device=device, round_to=8)
+    chain(ctx.obj, recipe, Measuring(device=device, seconds=seconds))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chase.cli.bench import SIZES, Measuring
 from chase.cli.console import Console
 from chase.cli.options import DeviceOption, RecipeOption, SecondsOption, SetOption, build_recipe
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from chase.benchmarks import Report
     from chase.recipe import Recipe
     from chase.run import Run
+
+FORMATS = ("torchscript", "onnx")
 
 
 def command(
@@ -33,28 +37,14 @@ def command(
 ) -> None:
     """Train, slim, export and measure, by one recipe."""
     chosen = build_recipe(recipe, {}, assign)
-    chain(
-        ctx.obj,
-        chosen,
-        format or ["torchscript", "onnx"],
-        batch_size or [1, 2, 32],
-        seconds=seconds,
-        device=device,
-        round_to=round_to,
-    )
+    how = Measuring(tuple(batch_size or SIZES), device=device, seconds=seconds)
+    chain(ctx.obj, chosen, how, formats=format or FORMATS, round_to=round_to)
 
 
 def chain(
-    console: Console,
-    recipe: Recipe,
-    formats: list[str],
-    batch_sizes: list[int],
-    *,
-    seconds: float,
-    device: str,
-    round_to: int,
+    console: Console, recipe: Recipe, how: Measuring, *, formats: Sequence[str] = FORMATS, round_to: int = 8
 ) -> None:
-    """Every stage in order; a stage whose inputs have not changed is skipped."""
+    """Every stage in order, on the device of `how`; a stage whose inputs have not changed is skipped."""
     from chase.cli import export, slim
     from chase.exporters import EXPORTERS
     from chase.run import ROOT, Run
@@ -62,29 +52,29 @@ def chain(
     for format in formats:
         EXPORTERS[format]
     run = Run(console.run or ROOT / recipe.name)
-    trained(console, recipe, run, device)
+    trained(console, recipe, run, how.device)
     if recipe.training.dense_twin:
-        trained(console, dense_recipe(recipe), run.dense, device)
+        trained(console, dense_recipe(recipe), run.dense, how.device)
     run.make_latest()
     if not run.is_current(run.slim, round_to=round_to):
         slim.stage(console, run, run.checkpoint, run.slim, round_to=round_to)
     for format in formats:
         if not _exported(run, format):
             export.stage(console, run.slim, format)
-    report = measured(console, run, batch_sizes, seconds=seconds, device=device)
+    report = measured(console, run, how)
     summarise(console, run, report)
 
 
-def measured(console: Console, run: Run, batch_sizes: list[int], *, seconds: float, device: str) -> Report:
+def measured(console: Console, run: Run, how: Measuring) -> Report:
     """Measure all that was exported, or find that it has been done."""
     from chase.benchmarks import Report
     from chase.cli import bench
 
-    settings = {"batch_sizes": batch_sizes, "seconds": seconds, "device": device}
+    settings = asdict(how) | {"batch_sizes": list(how.batch_sizes)}
     if run.is_current(run.bench, **settings):
         console.say(f"{run.bench} is up to date")
         return Report.load(run.bench)
-    report = bench.stage(console, run, batch_sizes, seconds=seconds, device=device)
+    report = bench.stage(console, run, how)
     report.save(run.bench)
     run.record(run.bench, parents=[run.slim, *run.artifacts(), *run.dense.artifacts()], **settings)
     return report
