@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from chase import checkpoint
+from chase.data import load_data
+from chase.errors import ChaseError, CheckpointError, RecipeError
+from chase.recipe import Recipe
+from chase.run import Run
+from chase.session import Session
+from chase.training import Epoch, Watch, evaluate, resolve_device, train
+
+BLOCKS: dict[str, Any] = {
+    "model": {"name": "vgg8", "width": 0.125},
+    "data": {"name": "synthetic", "shape": [1, 8, 8], "train": 96, "test": 32, "batch_size": 16, "validation": 0.25},
+    "method": {"name": "chase", "sparsity": 0.6, "channel_sparsity": 0.5, "stop": 0.5, "round_to": 4},
+    "training": {"epochs": 4, "seed": 3},
+}
+
+
+def recipe(**blocks: dict[str, Any]) -> Recipe:
+    return Recipe.from_dict({name: {**BLOCKS.get(name, {}), **blocks.get(name, {})} for name in {*BLOCKS, *blocks}})
+
+
+class Stop(Exception):
+    """What interrupts a training in these tests."""
+
+
+def stop_after(number: int) -> Watch:
+    def on_epoch(epoch: Epoch) -> None:
+        if epoch.epoch == number:
+            raise Stop
+
+    return Watch(on_epoch=on_epoch)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {},
+        {"method": {"name": "set", "channel_sparsity": 0.0}},
+        {"optimizer": {"name": "adamw", "lr": 0.01}},
+        {"training": {"channels_last": True, "clip_norm": 0.5, "amp": "bf16", "label_smoothing": 0.1}},
+        {"schedule": {"name": "multistep", "milestones": [2], "warmup_epochs": 1}},
+    ],
+    ids=["chase", "random growth", "adamw", "clipped bf16", "multistep"],
+)
+def test_two_epochs_and_two_after_a_resume_are_four(blocks: dict[str, Any], tmp_path: Path) -> None:
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    train(recipe(**blocks), whole, device="cpu")
+    with pytest.raises(Stop):
+        train(recipe(**blocks), parts, device="cpu", watch=stop_after(2))
+
+    train(recipe(**blocks), parts, device="cpu", resume=True)
+
+    ours, theirs = (checkpoint.read(run.checkpoint)["training"] for run in (whole, parts))
+    assert all(torch.equal(ours["state_dict"][key], theirs["state_dict"][key]) for key in ours["state_dict"])
+    assert ours["sparsifier"]["step"] == theirs["sparsifier"]["step"] == 16
+    lines = [[json.loads(line) for line in run.metrics.read_text().splitlines()] for run in (whole, parts)]
+    for ours_line, theirs_line in zip(*lines, strict=True):
+        assert ours_line | {"images_per_second": 0} == theirs_line | {"images_per_second": 0}
+
+
+def test_a_resume_with_another_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(recipe(), Run(tmp_path), device="cpu", watch=stop_after(1))
+
+    with pytest.raises(CheckpointError, match="belongs to another recipe"):
+        train(recipe(training={"seed": 4}), Run(tmp_path), device="cpu", resume=True)
+
+
+def test_the_kept_epoch_is_the_best_on_validation_among_those_that_meet_the_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([99.0, 50.0, 70.0, 60.0, 12.5])  # four epochs on validation, then the kept network on the test split
+    monkeypatch.setattr("chase.session.evaluate", lambda *args, **settings: next(scores))
+    monkeypatch.setattr("chase.training.evaluate", lambda *args, **settings: next(scores))
+
+    path = train(recipe(), Run(tmp_path), device="cpu")
+
+    facts = checkpoint.read(path)["facts"]
+    assert (facts["epoch"], facts["validation_accuracy"], facts["test_accuracy"]) == (3, 70.0, 12.5)
+    assert facts["channel_sparsity"] == 0.5
+    assert facts["complete"]
+
+
+@pytest.mark.parametrize("blocks", [{"training": {"select": "last"}}, {"data": {"validation": 0.0}}])
+def test_the_last_epoch_is_kept_if_asked_for_or_without_a_validation_split(
+    blocks: dict[str, Any], tmp_path: Path
+) -> None:
+    path = train(recipe(**blocks), Run(tmp_path), device="cpu")
+
+    content = checkpoint.read(path)
+    assert content["facts"]["epoch"] == 4
+    assert all(
+        torch.equal(value, content["training"]["state_dict"][key]) for key, value in content["state_dict"].items()
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ChaseError, match=r"the loss became (nan|inf) in epoch \d; lower optimizer.lr"):
+        train(recipe(optimizer={"lr": 1e30}), Run(tmp_path), device="cpu")
+
+    state = checkpoint.read(tmp_path / "checkpoint.pt")["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_events_and_counts_are_recorded_where_they_happen(tmp_path: Path) -> None:
+    epochs: list[Epoch] = []
+    steps: list[tuple[int, int]] = []
+    watch = Watch(lambda done, total: steps.append((done, total)), epochs.append)
+
+    train(recipe(method={"update_every": 3, "channel_every": 4}), Run(tmp_path), device="cpu", watch=watch)
+
+    assert [[event["step"] for event in epoch.events] for epoch in epochs] == [[3, 4], [6, 8], [], []]
+    assert steps == [(done, 16) for done in range(1, 17)]
+    assert [epoch.channel_sparsity for epoch in epochs[1:]] == [0.5, 0.5, 0.5]
+    assert epochs[-1].macs["gpu_supported"] < epochs[0].macs["dense"] == epochs[-1].macs["dense"]
+
+
+def test_a_checkpoint_carries_real_inputs_of_its_test_split(tmp_path: Path) -> None:
+    path = train(recipe(training={"epochs": 1}), Run(tmp_path), device="cpu")
+
+    data = load_data("synthetic", shape=[1, 8, 8], train=96, test=32)
+    assert torch.equal(checkpoint.read(path)["samples"], next(data.test.batches(16))[0])
+
+
+def test_evaluate_counts_what_is_right_and_leaves_the_mode() -> None:
+    data = load_data("synthetic", shape=[1, 8, 8], train=96, test=32)
+    session = Session(recipe(), data, torch.device("cpu"))
+    images, labels = next(data.test.batches(32))
+    session.model.eval()
+    with torch.inference_mode():
+        expected = 100 * int((session.model(images).argmax(1) == labels).sum()) / 32
+    session.model.train()
+
+    assert evaluate(session.model, data.test, device=session.device, batch_size=5) == expected
+    assert session.model.training
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("cuda:99", "no such thing"):
+        with pytest.raises(RecipeError, match="is not available here"):
+            resolve_device(name)
