@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from chase.counting import Cost, cost_of, macs_at_widths
-from chase.data.known import Extent, extent
-from chase.data.split import num_batches
+from chase.data.known import Extent, extent, extent_of
+from chase.data.split import Data, num_batches
 from chase.models import build_for
 from chase.recipe import Recipe
 from chase.slimming.groups import Group, groups_of, prunable
@@ -23,14 +23,14 @@ from chase.sparse.start import check_reachable, floors, reachable
 from chase.tracing import trace
 
 
-def forecast(recipe: Recipe) -> dict[str, Any]:
+def forecast(recipe: Recipe, *, data: Data | None = None) -> dict[str, Any]:
     """The layers with their initial densities, the prunable groups with their floors, every event, and the MACs that
-    are reachable, as plain data.
+    are reachable, as plain data. Without `data`, a data set of known extent is not loaded.
 
     Raises:
         RecipeError: if the recipe cannot be met.
     """
-    size = extent(recipe.data)
+    size = extent_of(data) if data else extent(recipe.data)
     model, _ = build_for(recipe.model.name, size.input_shape, size.classes, recipe.model.settings)
     example = torch.zeros(1, *size.input_shape)
     traced = trace(model, example)

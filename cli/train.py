@@ -100,14 +100,16 @@ def new_run(console: Console, recipe: Recipe) -> Run:
 def stage(console: Console, recipe: Recipe, run: Run, *, device: str = "auto", resume: bool = False) -> dict[str, Any]:
     """Train, and say what came of it."""
     from chase.checkpoint import read
+    from chase.data import load_data
     from chase.forecast import forecast
     from chase.training import Watch, train
 
-    summary = forecast(recipe)
+    data = load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
+    summary = forecast(recipe, data=data)
     _announce(console, recipe, summary, run.folder)
     with console.progress(f"training {recipe.name}") as advance:
         watch = Watch(advance, lambda epoch: console.say(_line(epoch, recipe.training.epochs)))
-        path = train(recipe, run, device=device, resume=resume, watch=watch)
+        path = train(recipe, run, device=device, resume=resume, data=data, watch=watch)
     facts = read(path)["facts"]
     console.say(
         f"{path}: test accuracy {percent(facts['test_accuracy'])}, sparsity {facts['sparsity']:.4f}, "

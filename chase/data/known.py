@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chase.data.catalog import load_data
+from chase.data.split import Data
 from chase.recipe import DataSettings
 
 
@@ -28,5 +29,9 @@ def extent(settings: DataSettings) -> Extent:
     """The extent of a data set; one that is not among the known ones is loaded."""
     if settings.name in KNOWN and not settings.settings:
         return KNOWN[settings.name]
-    data = load_data(settings.name, root=settings.root, **settings.settings)
+    return extent_of(load_data(settings.name, root=settings.root, **settings.settings))
+
+
+def extent_of(data: Data) -> Extent:
+    """The extent of a data set that is loaded."""
     return Extent(len(data.classes), data.input_shape, len(data.train))

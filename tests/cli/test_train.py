@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,3 +133,20 @@ def test_a_network_from_user_code_is_trained_and_slimmed_if_trusted(
 
     monkeypatch.setenv("CHASE_TRUST_CODE", "1")
     assert chase("slim", "--quiet")[0] == 0
+
+
+def test_the_images_are_loaded_once(chase: Chase, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chase import data, training
+
+    loads: list[str] = []
+
+    def load(name: str, **settings: Any) -> data.Data:
+        loads.append(name)
+        return original(name, **settings)
+
+    original = data.load_data
+    monkeypatch.setattr(data, "load_data", load)
+    monkeypatch.setattr(training, "load_data", load)
+
+    assert chase("train", "--recipe", "tiny.yaml", "--epochs", "1", "--quiet")[0] == 0
+    assert loads == ["synthetic"]
