@@ -1,4 +1,5 @@
-"""One CPU thread for every test: small networks gain nothing from more, and busy machines lose a lot."""
+"""One CPU thread for every test (small networks gain nothing from more, and busy machines lose a lot), and the same
+random examples on every CI run; other runs look for new ones."""
 
 from __future__ import annotations
 
@@ -7,5 +8,9 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for the processes that tests start
 
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 torch.set_num_threads(1)
+settings.register_profile("ci", derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+if os.environ.get("CI"):
+    settings.load_profile("ci")
