@@ -14,12 +14,12 @@ from chase.data.known import Extent, extent, extent_of
 from chase.data.split import Data, num_batches
 from chase.models import build_for
 from chase.recipe import Recipe
-from chase.slimming.groups import Group, groups_of, prunable
+from chase.slimming.groups import Group, groups_of
 from chase.sparse.channels import on_grid
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.methods import Method, plan, stop_step
-from chase.sparse.start import check_reachable, floors, reachable
+from chase.sparse.start import candidates, check_reachable, floors, reachable
 from chase.tracing import trace
 
 
@@ -85,7 +85,7 @@ def _width(group: Group, channels: int, method: Method) -> int:
 
 def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method: Method) -> dict[str, Any]:
     """Channel sparsity and MACs: at the start, with channels removed evenly, and with all groups on their floors."""
-    chosen = prunable(groups, prune_skip=method.prune_skip, keep=method.keep) if method.channel_sparsity else ()
+    chosen = candidates(groups, method)
     if method.channel_sparsity:
         check_reachable(chosen, method)
     layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}

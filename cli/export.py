@@ -84,16 +84,15 @@ def stage(
 ) -> Artifact:
     """Export one network to one format, and say how closely the file agrees with it."""
     from chase.checkpoint import load_network
-    from chase.exporters import SUFFIXES, export
+    from chase.exporters import export, suffix_of
     from chase.files import sha256
     from chase.run import Run
 
     network = load_network(source, kinds=("slim", "dense"))
-    suffix = next(suffix for suffix, name in SUFFIXES.items() if name == format)
     facts = {name: getattr(network, name) for name in ("kind", "classes", "mean", "std", "macs", "params")}
     artifact = export(
         network.model,
-        out or source.with_name(f"model{suffix}"),
+        out or source.with_name(f"model{suffix_of(format)}"),
         example=network.input.example(),
         format=format,
         precision=precision,

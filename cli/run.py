@@ -81,10 +81,9 @@ def measured(console: Console, run: Run, how: Measuring) -> Report:
 
 
 def _exported(run: Run, format: str) -> bool:
-    from chase.exporters import SUFFIXES
+    from chase.exporters import suffix_of
 
-    suffix = next(suffix for suffix, name in SUFFIXES.items() if name == format)
-    return run.is_current(run.folder / f"model{suffix}")
+    return run.is_current(run.folder / f"model{suffix_of(format)}")
 
 
 def trained(console: Console, recipe: Recipe, run: Run, device: str) -> None:

@@ -28,7 +28,7 @@ from chase.registry import Registry, did_you_mean
 from chase.runtimes import open_runtime
 from chase.runtimes.base import reason
 
-__all__ = ["EXPORTERS", "SUFFIXES", "Exporter", "export"]
+__all__ = ["EXPORTERS", "SUFFIXES", "Exporter", "export", "suffix_of"]
 
 
 # (model, path, *, example, facts, **options) -> more facts: writes the model, a copy in eval mode on the CPU,
@@ -88,6 +88,11 @@ def export(
     artifact = dataclasses.replace(written, path=path, parity=dataclasses.asdict(parity))
     artifact.save()
     return artifact
+
+
+def suffix_of(format: str) -> str:
+    """The file suffix of a format, such as ".onnx"; that of an exporter added from outside is its name."""
+    return next((suffix for suffix, name in SUFFIXES.items() if name == format), f".{format}")
 
 
 def _format_of(path: Path) -> str:

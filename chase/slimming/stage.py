@@ -13,9 +13,10 @@ from chase.checkpoint import Network, load_network, save
 from chase.counting import Macs, Params, count
 from chase.files import sha256
 from chase.recipe import Recipe
-from chase.slimming.groups import Group, channel_groups, prunable
+from chase.slimming.groups import Group, channel_groups
 from chase.slimming.network import Slimmed, sliced_masks, slimmed
 from chase.sparse.masks import Masks, pack
+from chase.sparse.start import candidates
 
 
 def slim_checkpoint(source: Path, target: Path, *, round_to: int = 8) -> dict[str, Any]:
@@ -74,8 +75,7 @@ def stored_masks(network: Network) -> Masks:
     """The masks of a masked checkpoint; its channels are traced again and must be those it was trained with."""
     method = Recipe.from_dict(network.content["recipe"], source=str(network.path)).method
     groups = channel_groups(network.model, network.input.example()) if method.channel_sparsity else ()
-    chosen = prunable(groups, prune_skip=method.prune_skip, keep=method.keep)
-    masks = Masks.dense(network.model, chosen)
+    masks = Masks.dense(network.model, candidates(groups, method))
     masks.load_state_dict(network.content["masks"])
     return masks
 

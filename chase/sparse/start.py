@@ -45,9 +45,16 @@ def _prunable_groups(
         if example is None:
             raise RecipeError("channel_sparsity > 0 needs example=, one input of the model, to trace its channels")
         groups = channel_groups(model, example.to(next(model.parameters()).device))
-    chosen = prunable(groups, prune_skip=method.prune_skip, keep=method.keep)
+    chosen = candidates(groups, method)
     check_reachable(chosen, method)
     return chosen
+
+
+def candidates(groups: tuple[Group, ...], method: Method) -> tuple[Group, ...]:
+    """The groups that a method takes channels from: none where its channel_sparsity is 0."""
+    if method.channel_sparsity == 0:
+        return ()
+    return prunable(groups, prune_skip=method.prune_skip, keep=method.keep)
 
 
 def floors(groups: tuple[Group, ...], method: Method) -> dict[str, int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from chase.artifact import Artifact
 from chase.errors import ExportError, MissingDependency, OutputError, ParityError, RecipeError, UnknownName
-from chase.exporters import EXPORTERS, export
+from chase.exporters import EXPORTERS, export, suffix_of
 from chase.exporters.onnx import write_onnx
 from chase.runtimes import open_runtime
 from chase.runtimes.base import require
@@ -242,3 +242,12 @@ def test_a_full_disk_is_one_line(name: str, function: str, tmp_path: Path, monke
     with pytest.raises(OutputError, match=f"cannot write .*{name}: No space left on device"):
         export(tiny(), tmp_path / name, example=EXAMPLE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_format_has_a_suffix_and_one_from_outside_its_name() -> None:
+    assert [suffix_of(name) for name in ("onnx", "torchscript", "tensorrt", "mine")] == [
+        ".onnx",
+        ".ts",
+        ".engine",
+        ".mine",
+    ]
