@@ -21,12 +21,15 @@ from torch import Tensor, nn
 from chase.errors import CheckpointError
 from chase.files import atomic
 from chase.models import build
+from chase.program import from_program
 from chase.slimming.surgery import rebuild_
 
 FORMAT = "chase/1"
 KINDS = ("masked", "slim", "dense")
 NEEDED = ("model", "input", "widths", "state_dict", "facts")
 TRUST = "CHASE_TRUST_CODE"
+PRETRAINED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights")
+"""Settings of torchvision's and timm's models that fetch weights; a file brings its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +98,15 @@ class Network:
 def save(path: Path | str, *, kind: str, model: Mapping[str, Any], network: nn.Module, **content: Any) -> None:
     """Write a checkpoint, whole or not at all.
 
-    `model` is {"name", "settings"}; `content` takes recipe, input (InputSpec), widths, masks, facts, certificate,
-    parent_sha256, state_dict (default: that of `network`) and training.
+    `model` is {"name", "settings"}, or {"name", "program"} for a network that no constructor builds (see
+    `chase.program`; the weights lie in the program); `content` takes recipe, input (InputSpec), widths, masks, facts,
+    certificate, parent_sha256, state_dict (default: that of `network`) and training.
 
     Raises:
         OutputError: if it cannot be written.
     """
     content["input"] = asdict(content["input"])
-    content.setdefault("state_dict", network.state_dict())
+    content.setdefault("state_dict", {} if "program" in model else network.state_dict())
     buffer = io.BytesIO()  # torch's own file writer can abort the process on a full disk
     torch.save({"format": FORMAT, "kind": kind, "model": dict(model), **content}, buffer)
     with atomic(path) as temporary:
@@ -147,9 +151,9 @@ def load_network(path: Path | str, *, kinds: tuple[str, ...] = KINDS) -> Network
     content = read(path, kinds)
     model = build_model(content["model"])
     try:
-        if content["widths"]:
-            rebuild_(model, content["widths"])
-        model.load_state_dict(content["state_dict"])
+        if "program" not in content["model"]:
+            rebuild_(model, content["widths"] or {"shapes": {}, "attributes": {}})
+            model.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path} does not fit the model {content['model']['name']!r}: {reason}") from error
@@ -163,14 +167,16 @@ def load_model(path: Path | str) -> nn.Module:
 
 
 def build_model(spec: Mapping[str, Any], builder: Callable[..., nn.Module] = build) -> nn.Module:
-    """The model that {"name", "settings"} names, with fresh weights.
+    """The model that {"name", "settings"} names, with fresh weights, or the one that a program is.
 
     Raises:
         CheckpointError: if it is user code and CHASE_TRUST_CODE is not 1.
     """
+    if "program" in spec:
+        return from_program(spec["program"])
     name = spec["name"]
-    if ":" in name and not name.startswith("torchvision:") and os.environ.get(TRUST) != "1":
+    if ":" in name and not name.startswith(("torchvision:", "timm:")) and os.environ.get(TRUST) != "1":
         raise CheckpointError(
             f"the model {name!r} is code outside Chase; if you trust the file, pass --trust-code (or set {TRUST}=1)"
         )
-    return builder(name, **spec["settings"])
+    return builder(name, **{key: value for key, value in spec["settings"].items() if key not in PRETRAINED})

@@ -7,15 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chase.counting import Cost, cost_of, macs_at_widths
 from chase.data.known import Extent, extent, extent_of
 from chase.data.split import Data, num_batches
 from chase.models import build_for
 from chase.recipe import Recipe
-from chase.slimming.groups import Group, groups_of
-from chase.sparse.channels import on_grid
+from chase.slimming.groups import Group
+from chase.slimming.tracer import groups_of
+from chase.slimming.widths import filled, grid_of, spread
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.methods import Method, plan, stop_step
@@ -34,7 +35,7 @@ def forecast(recipe: Recipe, *, data: Data | None = None) -> dict[str, Any]:
     model, _ = build_for(recipe.model.name, size.input_shape, size.classes, recipe.model.settings)
     example = torch.zeros(1, *size.input_shape)
     traced = trace(model, example)
-    spent, groups = cost_of(traced), groups_of(traced)
+    spent, groups = cost_of(traced), groups_of(model, traced, example, freedoms=recipe.method.freedoms)
     per_epoch, steps = _steps(recipe, size)
     return {
         "recipe": recipe.name,
@@ -74,13 +75,14 @@ def _group(group: Group, method: Method) -> dict[str, Any]:
         "name": group.name,
         "width": group.size,
         "floor": floor,
-        "lowest_width": _width(group, floor, method),
+        "lowest_width": int(_alive(group, floor, method).sum()),
         "stays_because": group.why_not(prune_skip=method.prune_skip, keep=method.keep),
     }
 
 
-def _width(group: Group, channels: int, method: Method) -> int:
-    return on_grid(channels, grid=method.round_to, dense=group.size)
+def _alive(group: Group, channels: int, method: Method) -> Tensor:
+    """So many channels of a group, or as many more as its width grid asks for."""
+    return filled(group, spread(group, channels), grid=grid_of(method.round_to, group))
 
 
 def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method: Method) -> dict[str, Any]:
@@ -89,8 +91,8 @@ def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method:
     if method.channel_sparsity:
         check_reachable(chosen, method)
     layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}
-    even = {group.name: _width(group, round(group.size * (1 - method.channel_sparsity)), method) for group in chosen}
-    lowest = {group.name: _width(group, floors((group,), method)[group.name], method) for group in chosen}
+    even = {group.name: _alive(group, round(group.size * (1 - method.channel_sparsity)), method) for group in chosen}
+    lowest = {group.name: _alive(group, floors((group,), method)[group.name], method) for group in chosen}
     return {
         "prunable_channels": sum(group.size for group in chosen),
         "channel_sparsity": {
@@ -107,8 +109,7 @@ def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method:
     }
 
 
-def _macs_at(model: nn.Module, groups: tuple[Group, ...], widths: Mapping[str, int], spent: Cost) -> int:
+def _macs_at(model: nn.Module, groups: tuple[Group, ...], alive: Mapping[str, Tensor], spent: Cost) -> int:
     masks = Masks.dense(model, groups)
-    for name, width in widths.items():
-        masks.alive[name][width:] = False
+    masks.alive |= alive
     return macs_at_widths(spent, masks.shapes())

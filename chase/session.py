@@ -20,7 +20,7 @@ from chase.errors import ChaseError
 from chase.models import build_for
 from chase.optimizers import build_optimizer, learning_rate
 from chase.recipe import Recipe
-from chase.slimming.groups import groups_of
+from chase.slimming.tracer import groups_of
 from chase.sparse.methods import Event, stop_step
 from chase.sparse.sparsifier import Sparsifier
 from chase.tracing import trace
@@ -76,8 +76,9 @@ class Session:
         self.steps = self.per_epoch * settings.epochs
         self.model, self.spec = build_for(recipe.model.name, data.input_shape, len(data.classes), recipe.model.settings)
         self.input = InputSpec(shape=data.input_shape, classes=data.classes, mean=data.mean, std=data.std)
-        traced = trace(self.model, self.input.example())
-        self.cost, groups = cost_of(traced), groups_of(traced)
+        example = self.input.example()
+        traced = trace(self.model, example)
+        self.cost, groups = cost_of(traced), groups_of(self.model, traced, example, freedoms=recipe.method.freedoms)
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, recipe.optimizer)

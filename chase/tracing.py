@@ -6,30 +6,43 @@ Channel groups (`chase.slimming.groups`) and MAC counts (`chase.counting`) both 
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from chase.errors import TraceError
+
+Example: TypeAlias = Tensor | tuple[Any, ...]
+"""What a model is called with: one tensor [b, ...], or a tuple of arguments whose tensors have a batch axis first."""
 
 
 @dataclass(frozen=True)
 class Trace:
     """The nodes of one forward pass in execution order.
 
-    `tensors` maps a placeholder node's name to the parameter or buffer it stands for. Tied tensors carry the
-    name that comes first in the model.
+    `tensors` maps a placeholder node's name to the parameter or buffer it stands for, `buffers` are the names of
+    buffers among them. Tied tensors carry the name that comes first in the model.
     """
 
     nodes: tuple[fx.Node, ...]
     tensors: dict[str, str]
+    buffers: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
 
     def tensor_name(self, node: object) -> str | None:
         """The parameter or buffer that `node` stands for, or None."""
         return self.tensors.get(node.name) if isinstance(node, fx.Node) else None
+
+    def unused(self) -> set[str]:
+        """Parameters and buffers that the forward pass does not touch."""
+        used = {self.tensors[node.name] for node in self.nodes if node.name in self.tensors and node.users}
+        return set(self.tensors.values()) - used
 
 
 def operator(node: fx.Node) -> str:
@@ -46,39 +59,75 @@ def shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(int(side) for side in value.shape) if isinstance(value, Tensor) else ()
 
 
+def place(node: fx.Node) -> str:
+    """Where a node stands in the model, in words: its operator and the module that calls it."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    module = str(stack[-1][0]) if stack else ""
+    name = operator(node).removeprefix("aten.").removesuffix("_") or node.name
+    return f"{name} in {module}" if module else name
+
+
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode; every module's own mode is put back afterwards."""
+def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[nn.Module]:
+    """`model` in evaluation (or training) mode; every module's own mode is put back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield model
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, mode in modes:
+            module.training = mode
 
 
-def trace(model: nn.Module, example: Tensor) -> Trace:
-    """Trace `model` in evaluation mode on inputs shaped like `example` [b, ...]; the model is left as it was.
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and tracebacks that torch prints beside an exception it raises anyway."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=FutureWarning)
+            warnings.simplefilter("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="The tensor attribute")  # caches that a forward pass fills
+            yield
+    finally:
+        logger.disabled = before
+
+
+def arguments(example: Example, batch: int | None = None) -> tuple[Any, ...]:
+    """The arguments of a forward call; `batch` repeats the first row of every tensor so often."""
+    whole = example if isinstance(example, tuple) else (example,)
+    if batch is None:
+        return whole
+    repeated: tuple[Any, ...] = pytree.tree_map_only(Tensor, lambda x: torch.cat([x[:1]] * batch), whole)
+    return repeated
+
+
+def trace(model: nn.Module, example: Example, *, training: bool = False) -> Trace:
+    """Trace `model` on inputs shaped like `example`, in evaluation or training mode; the model is left as it was.
 
     Raises:
         TraceError: if `torch.export` cannot follow the forward pass.
     """
-    pair = torch.cat([example[:1], example[:1]])  # a batch of 2 is never mistaken for an axis of length 1
-    with evaluating(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=FutureWarning)
-        warnings.simplefilter("ignore", category=DeprecationWarning)
+    pair = arguments(example, batch=2)  # a batch of 2 is never mistaken for an axis of length 1
+    with evaluating(model, training=training), quiet():
         try:
-            program = torch.export.export(model, (pair,), strict=False)
+            program = torch.export.export(model, pair, strict=False)
         except Exception as error:  # whatever the user's forward raises
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise TraceError(
-                f"cannot trace {type(model).__name__} on an input of shape {list(example.shape)}: {reason}"
-            ) from error
+            shapes = [list(x.shape) for x in pytree.tree_leaves(example) if isinstance(x, Tensor)]
+            shown = shapes[0] if len(shapes) == 1 else shapes
+            raise TraceError(f"cannot trace {type(model).__name__} on an input of shape {shown}: {reason}") from error
     signature = program.graph_signature
     found = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     first = _first_names(model)
-    return Trace(tuple(program.graph.nodes), {node: first.get(name, name) for node, name in found.items()})
+    return Trace(
+        nodes=tuple(program.graph.nodes),
+        tensors={node: first.get(name, name) for node, name in found.items()},
+        buffers=frozenset(first.get(name, name) for name in signature.inputs_to_buffers.values()),
+        inputs=frozenset(signature.user_inputs),
+    )
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

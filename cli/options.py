@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe's name or a YAML file.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Per artifact and batch size, when measuring.")]
+RoundOption = Annotated[
+    str,
+    typer.Option(
+        "--round-to", metavar="N|LAYER=N,…", help="The width grid: 8, or by layer names layer1.*=16,8."
+    ),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Any setting, as in -o optimizer.lr=0.05.")
 ]

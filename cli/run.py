@@ -11,12 +11,13 @@ import typer
 
 from chase.cli.bench import SIZES, Measuring
 from chase.cli.console import Console
-from chase.cli.options import DeviceOption, RecipeOption, SecondsOption, SetOption, build_recipe
+from chase.cli.options import DeviceOption, RecipeOption, RoundOption, SecondsOption, SetOption, build_recipe
 
 if TYPE_CHECKING:
     from chase.benchmarks import Report
     from chase.recipe import Recipe
     from chase.run import Run
+    from chase.slimming.widths import Grid
 
 FORMATS = ("torchscript", "onnx")
 
@@ -30,19 +31,21 @@ def command(
     batch_size: Annotated[
         list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32.")
     ] = None,
-    round_to: Annotated[int, typer.Option("--round-to", help="The width grid of the slim network.")] = 8,
+    round_to: RoundOption = "8",
     seconds: SecondsOption = 2.0,
     device: DeviceOption = "auto",
     assign: SetOption = None,
 ) -> None:
     """Train, slim, export and measure, by one recipe."""
+    from chase.slimming.widths import grid_from
+
     chosen = build_recipe(recipe, {}, assign)
     how = Measuring(tuple(batch_size or SIZES), device=device, seconds=seconds)
-    chain(ctx.obj, chosen, how, formats=format or FORMATS, round_to=round_to)
+    chain(ctx.obj, chosen, how, formats=format or FORMATS, round_to=grid_from(round_to))
 
 
 def chain(
-    console: Console, recipe: Recipe, how: Measuring, *, formats: Sequence[str] = FORMATS, round_to: int = 8
+    console: Console, recipe: Recipe, how: Measuring, *, formats: Sequence[str] = FORMATS, round_to: Grid = 8
 ) -> None:
     """Every stage in order, on the device of `how`; a stage whose inputs have not changed is skipped."""
     from chase.cli import export, slim

@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chase.cli.console import Console, millions
+from chase.cli.options import RoundOption
 
 if TYPE_CHECKING:
     from chase.run import Run
+    from chase.slimming.widths import Grid
 
 
 def command(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, typer.Argument(help="Default: the current run's checkpoint.pt.")] = None,
-    round_to: Annotated[int, typer.Option("--round-to", help="Round widths up to multiples of this, exactly.")] = 8,
+    round_to: RoundOption = "8",
     out: Annotated[Path | None, typer.Option("--out", help="Default: slim.pt beside the checkpoint.")] = None,
 ) -> None:
     """Cut dead channels out, and prove that the network computes the same."""
     from chase.run import Run, current
+    from chase.slimming.widths import grid_from
 
     console: Console = ctx.obj
+    grid = grid_from(round_to)
     source = checkpoint or current(console.run).checkpoint
     target = out or source.with_name("slim.pt")
-    console.result(stage(console, Run(source.parent), source, target, round_to=round_to))
+    console.result(stage(console, Run(source.parent), source, target, round_to=grid))
 
 
-def stage(console: Console, run: Run, source: Path, target: Path, *, round_to: int = 8) -> dict[str, Any]:
+def stage(console: Console, run: Run, source: Path, target: Path, *, round_to: Grid = 8) -> dict[str, Any]:
     """Slim, and say what came of it."""
     from chase.slimming.stage import slim_checkpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ def command(
     ctx: typer.Context,
     recipe: RecipeOption = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="A model's name, torchvision:NAME or module:function.")
+        str | None, typer.Option("--model", help="A model's name, torchvision:NAME, timm:NAME or module:function.")
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="A data set's name, a folder of images or an .npz file.")
@@ -32,6 +33,12 @@ def command(
     channel_sparsity: Annotated[
         float | None, typer.Option("--channel-sparsity", help="Share of channels that leave, in [0, 1).")
     ] = None,
+    round_to: Annotated[
+        str | None, typer.Option("--round-to", metavar="N|LAYER=N,…", help="The width grid that channels leave on.")
+    ] = None,
+    prune_skip: Annotated[
+        bool, typer.Option("--prune-skip", help="Let channels on skip connections leave, coupled ones together.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, masks and the order of images.")] = None,
     device: DeviceOption = "auto",
@@ -40,6 +47,8 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")] = False,
 ) -> None:
     """Train a network sparse, by a recipe."""
+    from chase.slimming.widths import grid_from
+
     console: Console = ctx.obj
     shortcuts = {
         "model.name": model,
@@ -47,6 +56,8 @@ def command(
         "method.name": method,
         "method.sparsity": sparsity,
         "method.channel_sparsity": channel_sparsity,
+        "method.round_to": None if round_to is None else json.dumps(grid_from(round_to)),
+        "method.prune_skip": prune_skip or None,
         "training.epochs": epochs,
         "training.seed": seed,
     }

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from chase.models import build
-from chase.slimming.groups import Group, Propagation, channel_groups, collect, prunable
+from chase.models.resnet import BasicBlock
+from chase.slimming.groups import Group, prunable
+from chase.slimming.tracer import channel_groups, groups_of
 from chase.sparse.masks import Masks
 from chase.tracing import Trace, trace
 
@@ -24,7 +26,7 @@ def paper_network(name: str, num_classes: int = 10) -> tuple[nn.Module, Trace]:
 @functools.cache
 def paper_groups(name: str) -> tuple[Group, ...]:
     """The channel groups of `paper_network`."""
-    return collect(Propagation(paper_network(name)[1]).run())
+    return groups_of(*paper_network(name), torch.zeros(1, 3, 32, 32))
 
 
 @torch.no_grad()
@@ -39,9 +41,18 @@ def randomise_(model: nn.Module, seed: int = 0) -> None:
 
 
 def random_masks(
-    model: nn.Module, groups: Sequence[Group], *, dead: float = 0.5, sparsity: float = 0.5, seed: int = 0
+    model: nn.Module,
+    groups: Sequence[Group],
+    *,
+    dead: float = 0.5,
+    sparsity: float = 0.5,
+    bury: bool = True,
+    seed: int = 0,
 ) -> Masks:
-    """Masks with random dead channels in `groups` (at least one lives in each) and random zeros elsewhere."""
+    """Masks with random dead channels in `groups` (at least one lives in each) and random zeros elsewhere.
+
+    Without `bury`, what reads dead channels keeps its weights, so slimming has to get their value right.
+    """
     generator = torch.Generator().manual_seed(seed)
     masks = Masks.dense(model, groups)
     for mask in masks.weights.values():
@@ -49,10 +60,22 @@ def random_masks(
     for alive in masks.alive.values():
         alive.copy_(torch.rand(len(alive), generator=generator) >= dead)
         alive[int(torch.randint(len(alive), (), generator=generator))] = True
-    masks.bury()
+    if bury:
+        masks.bury()
     return masks
 
 
 def chosen_groups(model: nn.Module, example: Tensor, *, prune_skip: bool = False) -> tuple[Group, ...]:
     """The prunable groups of a model."""
     return prunable(channel_groups(model, example), prune_skip=prune_skip)
+
+
+def slices(group: Group) -> set[tuple[str, int]]:
+    """What leaves with a unit of a group: (tensor, dim)."""
+    return {(part.tensor, part.dim) for part in group.slices}
+
+
+def toy() -> nn.Module:
+    """A stem, a block with a shortcut of its own and a classifier, for prune_skip."""
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)]
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), BasicBlock(8, 6, 2), BasicBlock(6, 6, 1), *head)

@@ -1,4 +1,4 @@
-"""Models by name: ours, torchvision's (`torchvision:resnet34`) and the user's (`package.module:function`)."""
+"""Models by name: ours, `torchvision:resnet34`, `timm:resnet34`, and the user's `package.module:function`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from chase.errors import RecipeError, UnknownName
 from chase.models import resnet, vgg
-from chase.models.foreign import imported, torchvision_model, torchvision_names
+from chase.models.foreign import imported, timm_model, timm_names, torchvision_model, torchvision_names
 from chase.models.mlp import MLP
 from chase.registry import Registry, did_you_mean
 
@@ -29,6 +29,12 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         "mlp": MLP,
     },
 )
+
+FOREIGN: dict[str, tuple[Callable[..., Any], Callable[[], list[str]]]] = {
+    "torchvision": (torchvision_model, torchvision_names),
+    "timm": (timm_model, timm_names),
+}
+"""Libraries of models, by the prefix of their names: how to build a model, and the names there are."""
 
 
 def build(name: str, **settings: Any) -> nn.Module:
@@ -79,14 +85,16 @@ def build_for(
 
 def _constructor(name: str) -> Callable[..., Any]:
     prefix, colon, rest = name.rpartition(":")
-    if colon and prefix != "torchvision":
+    if colon and prefix not in FOREIGN:
         return imported(name)
     if not colon:
         try:
             return MODELS[name]
         except UnknownName:
             pass  # torchvision may have it
-    known = torchvision_names()
+    constructor, names = FOREIGN[prefix or "torchvision"]
+    known = names()
     if rest not in known:
-        raise UnknownName(f"no model named {name!r}; {did_you_mean(rest, [*MODELS, *known])}")
-    return partial(torchvision_model, rest)
+        ours = () if colon else MODELS
+        raise UnknownName(f"no model named {name!r}; {did_you_mean(rest, [*ours, *known])}")
+    return partial(constructor, rest)

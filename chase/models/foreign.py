@@ -1,4 +1,4 @@
-"""Models from elsewhere: torchvision's classifiers and the user's own code."""
+"""Models from elsewhere: torchvision's classifiers, timm's models and the user's own code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from chase.errors import RecipeError
+from chase.errors import MissingDependency, RecipeError
 
 # Both have an auxiliary head, which makes them answer with a tuple in training, and warn unless told how to
 # initialise their weights.
@@ -35,6 +35,39 @@ def torchvision_model(name: str, in_channels: int = 3, **settings: Any) -> Any:
     if in_channels != 3:
         raise RecipeError(f"torchvision's {name} takes 3 channels, not {in_channels}; use one of Chase's own models")
     return models.get_model(name, weights=None, **{**_QUIET.get(name, {}), **settings})
+
+
+def timm_names() -> list[str]:
+    """The names of timm's models, without the tags of their pretrained weights.
+
+    Raises:
+        MissingDependency: if timm is not installed.
+    """
+    names: list[str] = _timm().list_models()
+    return names
+
+
+def timm_model(name: str, in_channels: int = 3, **settings: Any) -> Any:
+    """A timm model, with random weights unless `settings` say pretrained=True.
+
+    Raises:
+        MissingDependency: if timm is not installed.
+        ValueError: if timm refuses a setting.
+    """
+    try:
+        return _timm().create_model(name, in_chans=in_channels, **settings)
+    except (AssertionError, OSError, RuntimeError) as error:  # its own checks, and a failed download
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise MissingDependency("models named timm:… need the package timm; run: pip install timm") from error
+    return timm
 
 
 @contextlib.contextmanager

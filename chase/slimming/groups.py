@@ -1,43 +1,69 @@
 """Channel groups: which slices of which tensors leave together when a channel leaves.
 
-The forward pass is traced once; units (see `chase.slimming.units`) are propagated through it operator by operator
-(see `chase.slimming.operators`). Nothing is listed by hand for any architecture.
+The forward pass is traced once (a second time in training mode where parts of the model only run there); units (see
+`chase.slimming.units`) are propagated through it operator by operator (see `chase.slimming.operators`). Nothing is
+listed by hand for any architecture.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from chase.slimming.operators import RULES, unknown
-from chase.slimming.units import NO_UNIT, Labels, Ledger, UnionFind
-from chase.tracing import Trace, operator, trace
+from chase.slimming.units import NO_UNIT, Block, Ledger, UnionFind
 
 SKIP_REASON = "meets a skip connection; use prune_skip"
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Part of a tensor along `dim`: position `positions[i]` belongs to unit `units[i]` of the group (int64)."""
+    """Part of a tensor along `dim`: position `positions[i]` belongs to unit `units[i]` of the group (int64).
+
+    `block` limits it to some rows (one group of a grouped convolution). `reads` says that the tensor consumes the
+    units; elsewhere a dead unit is silent. A dead unit is read as `value`, which is folded into the tensor `bias`.
+    """
 
     tensor: str
     dim: int
     positions: Tensor
     units: Tensor
+    block: Block | None = None
+    reads: bool = False
+    value: float = 0.0
+    bias: str | None = None
+
+
+class Lane(NamedTuple):
+    """Channels side by side in one tensor: units of a group (int64, one entry a channel) and `fixed` that stay."""
+
+    units: Tensor
+    fixed: int = 0
+
+    @property
+    def width(self) -> int:
+        """The dense width."""
+        return len(self.units) + self.fixed
+
+    def count(self, alive: Tensor) -> int:
+        """The channels that stay, given the units that live (bool [size])."""
+        return int(alive[self.units].sum()) + self.fixed
 
 
 @dataclass(frozen=True)
 class Group:
     """Channels that are decided together.
 
-    `size` units, numbered from 0; `slices` are all that leaves with a unit; `producers` are the weights whose rows
-    (dim 0) make the units. `pinned` says why no unit may ever leave; `skip` says that they run along a skip
-    connection.
+    `size` units, numbered from 0; `slices` are all that leaves with a unit; `producers` are the weights that make the
+    units, and `lanes` their widths. `even` are sets of lanes that keep equally many channels (the groups of a grouped
+    convolution). `pinned` says why no unit may ever leave; `held` counts, by reason, channels of these producers that
+    are not among the units since they must stay. `skip` says that the units run along a skip connection.
     """
 
     name: str
@@ -46,6 +72,9 @@ class Group:
     producers: tuple[str, ...]
     pinned: str | None = None
     skip: bool = False
+    held: Mapping[str, int] = field(default_factory=dict)
+    lanes: tuple[Lane, ...] = ()
+    even: tuple[tuple[Lane, ...], ...] = ()
 
     def why_not(self, *, prune_skip: bool = False, keep: Sequence[str] = ()) -> str | None:
         """Why the channels may not leave under these settings, or None if they may.
@@ -56,11 +85,12 @@ class Group:
             return self.pinned
         if self.skip and not prune_skip:
             return SKIP_REASON
-        for producer in self.producers:
-            for pattern in keep:
-                if fnmatch.fnmatch(layer_name(producer), pattern):
-                    return f"kept by the setting keep={pattern}"
-        return None
+        pattern = next((pattern for pattern in keep if self.matches(pattern)), None)
+        return None if pattern is None else f"kept by the setting keep={pattern}"
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a pattern fits the name of one of the layers that make the units."""
+        return any(fnmatch.fnmatch(layer_name(producer), pattern) for producer in self.producers)
 
 
 def layer_name(tensor: str) -> str:
@@ -73,111 +103,152 @@ def prunable(groups: Iterable[Group], *, prune_skip: bool = False, keep: Sequenc
     return tuple(group for group in groups if group.why_not(prune_skip=prune_skip, keep=keep) is None)
 
 
-class Propagation:
-    """One walk through a trace, in execution order."""
-
-    def __init__(self, traced: Trace) -> None:
-        self.trace = traced
-        self.ledger = Ledger()
-        self.values: dict[fx.Node, Labels | None] = {}
-        self.position = {node: index for index, node in enumerate(traced.nodes)}
-        self.ancestors: dict[fx.Node, int] = {}
-
-    def labels(self, node: object) -> Labels | None:
-        """The units of a node's result."""
-        return self.values.get(node) if isinstance(node, fx.Node) else None
-
-    def tensor_name(self, node: object) -> str | None:
-        """The parameter or buffer that a node stands for."""
-        return self.trace.tensor_name(node)
-
-    def rejoin(self, node: fx.Node) -> None:
-        """Mark the skip connection that ends at the addition `node`: both branches, and where they split."""
-        ours, theirs = (arg for arg in node.args[:2] if isinstance(arg, fx.Node))
-        common = self._with_itself(ours) & self._with_itself(theirs)
-        self.ledger.skip(self.labels(ours))
-        if common:
-            self.ledger.skip(self.labels(self.trace.nodes[common.bit_length() - 1]))
-
-    def _with_itself(self, node: fx.Node) -> int:
-        return self.ancestors[node] | 1 << self.position[node]
-
-    def run(self) -> Ledger:
-        """Walk every node; what no rule covers is held."""
-        for node in self.trace.nodes:
-            self.ancestors[node] = 0
-            for source in node.all_input_nodes:
-                self.ancestors[node] |= self._with_itself(source)
-            self.values[node] = self._visit(node)
-        self.ledger.settle()
-        return self.ledger
-
-    def _visit(self, node: fx.Node) -> Labels | None:
-        if node.op == "output":
-            for source in node.all_input_nodes:
-                self.ledger.pin(self.labels(source), "is an output of the model")
-            return None
-        if node.op != "call_function":
-            return None
-        rule: Any = RULES.get(operator(node), unknown)
-        self.ledger.explained.clear()
-        result: Labels | None = rule(self, node)
-        for name in filter(None, map(self.tensor_name, node.all_input_nodes)):
-            if name not in self.ledger.explained:
-                self.ledger.foreign.setdefault(name, f"owns part of {name}, which {operator(node)} also uses")
-        if operator(node).endswith("_") and isinstance(node.args[0], fx.Node):
-            self.values[node.args[0]] = result  # written in place: later readers see the new value
-        return result
-
-
-def channel_groups(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
-    """All channel groups of `model`, in execution order, traced on an input like `example` [b, ...].
-
-    Raises:
-        TraceError: if `torch.export` cannot follow the forward pass.
-    """
-    return groups_of(trace(model, example))
-
-
-def groups_of(traced: Trace) -> tuple[Group, ...]:
-    """The channel groups of a traced forward pass."""
-    return collect(Propagation(traced).run())
-
-
 def collect(ledger: Ledger) -> tuple[Group, ...]:
-    """Groups from a finished ledger: producers whose rows are tied form one group."""
-    roots = ledger.units.roots()
-    weights = list(ledger.produced)
-    sets = UnionFind(len(weights))
-    first: dict[int, int] = {}
-    for number, weight in enumerate(weights):
-        for root in set(roots[ledger.produced[weight]].tolist()):
-            sets.join(first.setdefault(root, number), number)
-    members: dict[int, list[str]] = {}
-    for number, weight in enumerate(weights):
-        members.setdefault(sets.root(number), []).append(weight)
-    return tuple(_group(ledger, roots, producers) for producers in members.values())
+    """Groups from a finished ledger: producers whose units are tied, or have to stay even, form one group."""
+    return Collection(ledger).groups()
 
 
-def _group(ledger: Ledger, roots: Tensor, producers: list[str]) -> Group:
-    made = torch.cat([roots[ledger.produced[name]] for name in producers])
-    units = list(dict.fromkeys(made.tolist()))
-    index = torch.full_like(roots, NO_UNIT)
-    index[torch.tensor(units)] = torch.arange(len(units))
-    index = index[roots]
-    return Group(
-        name=layer_name(producers[0]),
-        size=len(units),
-        slices=tuple(_slices(ledger, index)),
-        producers=tuple(producers),
-        pinned=next((reason for unit, reason in ledger.pins.items() if index[unit] >= 0), None),
-        skip=any(index[unit] >= 0 for unit in ledger.skips),
-    )
+class Collection:
+    """The units of a ledger, each with the group it falls into and its number there."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.roots = ledger.units.roots()
+        self.pins: dict[int, str] = {}
+        for unit, reason in ledger.pins.items():
+            self.pins.setdefault(int(self.roots[unit]), reason)
+        while self._hold_beside_fixed():
+            pass
+        self.members = self._members()
+        self.group_of = torch.full_like(self.roots, NO_UNIT)
+        self.number = torch.full_like(self.roots, NO_UNIT)
+        self.order = {name: index for index, name in enumerate(self._names())}
+        self.sizes = [self._enumerate(index, producers) for index, producers in enumerate(self.members)]
+        self.group_of, self.number = self.group_of[self.roots], self.number[self.roots]
 
-def _slices(ledger: Ledger, index: Tensor) -> Iterable[Slice]:
-    for owned in ledger.owned.values():
-        units = torch.where(owned.ids >= 0, index[owned.ids.clamp(min=0)], NO_UNIT)
-        positions = (units >= 0).nonzero().flatten()
-        if len(positions):
-            yield Slice(owned.tensor, owned.dim, positions, units[positions])
+    def _hold_beside_fixed(self) -> bool:
+        """Hold the units of blocks that have to stay even with one that cannot get narrower; whether any was."""
+        before = len(self.pins)
+        for blocks in self.ledger.even:
+            fixed = max(sum(self._is_fixed(unit) for unit in block.tolist()) for block in blocks)
+            for block in blocks:
+                if len(block) <= fixed:
+                    for unit in block[block >= 0].tolist():
+                        self.pins.setdefault(int(self.roots[unit]), "has to stay even with channels that cannot leave")
+        return len(self.pins) > before
+
+    def _is_fixed(self, unit: int) -> bool:
+        return unit < 0 or int(self.roots[unit]) in self.pins
+
+    def _members(self) -> list[list[tuple[str, int]]]:
+        """The producers (tensor, dim) of each group, in execution order."""
+        weights = list(self.ledger.produced)
+        sets = UnionFind(len(weights))
+        first: dict[int, int] = {}
+        for index, key in enumerate(weights):
+            for root in set(self.roots[self.ledger.produced[key]].tolist()):
+                sets.join(first.setdefault(root, index), index)
+        for blocks in self.ledger.even:
+            ids = torch.cat(blocks)
+            touched = [first[root] for root in set(self.roots[ids[ids >= 0]].tolist()) if root in first]
+            for index in touched[1:]:
+                sets.join(touched[0], index)
+        members: dict[int, list[tuple[str, int]]] = {}
+        for index, key in enumerate(weights):
+            members.setdefault(sets.root(index), []).append(key)
+        return list(members.values())
+
+    def _enumerate(self, index: int, producers: list[tuple[str, int]]) -> int:
+        """Number the units of a group that may leave; all of them where none may."""
+        made = torch.cat([self.roots[self.ledger.produced[key]] for key in producers]).tolist()
+        units = list(dict.fromkeys(made))
+        free = [unit for unit in units if unit not in self.pins] or units
+        self.group_of[torch.tensor(free)] = index
+        self.number[torch.tensor(free)] = torch.arange(len(free))
+        return len(free)
+
+    def staying(self, groups: Sequence[Group], kept: Mapping[str, Tensor]) -> Tensor:
+        """Which units of the ledger stay if these groups keep so many of theirs (units [n] by name), bool [units]."""
+        stays = torch.ones(len(self.roots), dtype=torch.bool)
+        for group in groups:
+            gone = torch.ones(group.size, dtype=torch.bool)
+            gone[kept[group.name]] = False
+            here = self.group_of == self.order[group.name]
+            stays[here] = ~gone[self.number[here]]
+        return stays
+
+    def groups(self) -> tuple[Group, ...]:
+        """All groups, in execution order."""
+        slices, even = self._slices(), self._even()
+        skips = {int(self.group_of[unit]) for unit in self.ledger.skips}
+        names = list(self.order)
+        return tuple(
+            Group(
+                name=names[index],
+                size=self.sizes[index],
+                slices=tuple(slices[index]),
+                producers=tuple(dict.fromkeys(tensor for tensor, _ in producers)),
+                skip=index in skips,
+                lanes=tuple(self._lane(self.ledger.produced[key], index) for key in producers),
+                even=tuple(even[index]),
+                pinned=self._pinned(producers),
+                held=self._held(producers),
+            )
+            for index, producers in enumerate(self.members)
+        )
+
+    def _names(self) -> list[str]:
+        """A group is called after its first layer; a second group of the same layer, also after the axis."""
+        names: list[str] = []
+        for producers in self.members:
+            tensor, dim = producers[0]
+            name = layer_name(tensor)
+            names.append(name if name not in names else f"{name}[{dim}]")
+        return names
+
+    def _made(self, producers: list[tuple[str, int]]) -> list[int]:
+        roots: list[int] = torch.cat([self.roots[self.ledger.produced[key]] for key in producers]).unique().tolist()
+        return roots
+
+    def _pinned(self, producers: list[tuple[str, int]]) -> str | None:
+        made = self._made(producers)
+        return self.pins[made[0]] if all(unit in self.pins for unit in made) else None
+
+    def _held(self, producers: list[tuple[str, int]]) -> dict[str, int]:
+        if self._pinned(producers) is not None:
+            return {}
+        return dict(Counter(self.pins[unit] for unit in self._made(producers) if unit in self.pins))
+
+    def _lane(self, ids: Tensor, index: int) -> Lane:
+        here = ids[ids >= 0]
+        units = self.number[here][self.group_of[here] == index]
+        return Lane(units, len(ids) - len(units))
+
+    def _even(self) -> list[list[tuple[Lane, ...]]]:
+        even: list[list[tuple[Lane, ...]]] = [[] for _ in self.members]
+        for blocks in self.ledger.even:
+            ids = torch.cat(blocks)
+            for index in set(self.group_of[ids[ids >= 0]].tolist()) - {NO_UNIT}:
+                even[index].append(tuple(self._lane(block, index) for block in blocks))
+        return even
+
+    def _slices(self) -> list[list[Slice]]:
+        slices: list[list[Slice]] = [[] for _ in self.members]
+        for owned in self.ledger.owned.values():
+            for index, positions, units in self._divided(owned.ids):
+                part = Slice(
+                    owned.tensor, owned.dim, positions, units, owned.block, owned.reads, owned.value, owned.bias
+                )
+                slices[index].append(part)
+        return slices
+
+    def _divided(self, ids: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The positions of units by group: (group, positions, numbers of the units)."""
+        safe = ids.clamp(min=0)
+        groups = torch.where(ids >= 0, self.group_of[safe], NO_UNIT).numpy()
+        numbers = self.number[safe].numpy()
+        order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(groups[order], prepend=NO_UNIT - 1))
+        for part in np.split(order, starts[1:]):
+            if groups[part[0]] != NO_UNIT:
+                yield int(groups[part[0]]), torch.from_numpy(part), torch.from_numpy(numbers[part])

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from chase.checkpoint import Network, load_network, save
+from chase.checkpoint import InputSpec, Network, load_network, save
 from chase.counting import Macs, Params, count
 from chase.files import sha256
+from chase.program import to_program
 from chase.recipe import Recipe
-from chase.slimming.groups import Group, channel_groups
+from chase.slimming.groups import Group
 from chase.slimming.network import Slimmed, sliced_masks, slimmed
+from chase.slimming.tracer import channel_groups
+from chase.slimming.widths import Grid
 from chase.sparse.masks import Masks, pack
 from chase.sparse.start import candidates
 
 
-def slim_checkpoint(source: Path, target: Path, *, round_to: int = 8) -> dict[str, Any]:
+def slim_checkpoint(source: Path, target: Path, *, round_to: Grid = 8) -> dict[str, Any]:
     """Write the slim network of the masked checkpoint `source` to `target`; its facts.
 
     The proof runs on random inputs and on the real ones that the checkpoint carries.
@@ -53,6 +57,59 @@ def slim_checkpoint(source: Path, target: Path, *, round_to: int = 8) -> dict[st
     return facts | {"certificate": result.certificate}
 
 
+def save_slim(
+    path: Path | str,
+    result: Slimmed,
+    masks: Masks,
+    *,
+    dense: nn.Module,
+    input: InputSpec,
+    model: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a slim network that your own code trained as a file that `chase export` and `chase bench` take.
+
+    Args:
+        path: the file.
+        result: what `slimmed` returned.
+        masks: the masks it was given.
+        dense: the full-size model, to count from.
+        input: what inputs look like.
+        model: {"name", "settings"} that build the full-size model again, such as {"name": "my_package:net",
+            "settings": {}}. Without it the file holds the network as a program: it runs and exports, but has no
+            training mode.
+
+    Raises:
+        TraceError: if there is no `model` and the network cannot be exported.
+        OutputError: if the file cannot be written.
+    """
+    example = input.example()
+    whole = count(dense, example)
+    widths = {group.name: [group.size, len(result.kept[group.name])] for group in masks.groups}
+    save(
+        path,
+        kind="slim",
+        model=model or {"name": type(dense).__name__, "program": to_program(result.model, example)},
+        network=result.model,
+        recipe={},
+        input=input,
+        widths=result.plan.to_dict() if model else {},
+        masks={"weights": {}, "kept": result.kept},
+        facts={"sparsity": masks.sparsity, **_counted(result.model, example, whole.macs.dense, whole.params.dense)}
+        | {"channel_sparsity": masks.channel_sparsity, "widths": widths},
+        certificate=result.certificate,
+        samples=None,
+        parent_sha256=None,
+    )
+
+
+def _counted(model: nn.Module, example: Tensor, dense_macs: int, dense_params: int) -> dict[str, Any]:
+    counts = count(model, example)
+    return {
+        "macs": Macs(counts.macs.theoretical, counts.macs.gpu_supported, dense_macs).to_dict(),
+        "params": Params(counts.params.nonzero, counts.params.stored, dense_params).to_dict(),
+    }
+
+
 def rehearse(model: nn.Module, groups: tuple[Group, ...], *, example: Tensor) -> None:
     """Cut every second channel out of a copy of `model` with random norms and biases, before a training relies on it.
 
@@ -74,18 +131,17 @@ def rehearse(model: nn.Module, groups: tuple[Group, ...], *, example: Tensor) ->
 def stored_masks(network: Network) -> Masks:
     """The masks of a masked checkpoint; its channels are traced again and must be those it was trained with."""
     method = Recipe.from_dict(network.content["recipe"], source=str(network.path)).method
-    groups = channel_groups(network.model, network.input.example()) if method.channel_sparsity else ()
+    example, freedoms = network.input.example(), method.freedoms
+    groups = channel_groups(network.model, example, freedoms=freedoms) if method.channel_sparsity else ()
     masks = Masks.dense(network.model, candidates(groups, method))
     masks.load_state_dict(network.content["masks"])
     return masks
 
 
 def _facts(network: Network, masks: Masks, result: Slimmed) -> dict[str, Any]:
-    counts = count(result.model, network.input.example())
     kept = sum(len(units) for units in result.kept.values())
     return {
         "channel_sparsity": 1 - kept / masks.channels if masks.channels else 0.0,
         "widths": {group.name: [group.size, len(result.kept[group.name])] for group in masks.groups},
-        "macs": Macs(counts.macs.theoretical, counts.macs.gpu_supported, network.macs["dense"]).to_dict(),
-        "params": Params(counts.params.nonzero, counts.params.stored, network.params["dense"]).to_dict(),
+        **_counted(result.model, network.input.example(), network.macs["dense"], network.params["dense"]),
     }

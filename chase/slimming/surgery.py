@@ -1,62 +1,182 @@
-"""Surgery: cut tensors by (name, dim, kept positions), and the plan that rebuilds the shapes from a file."""
+"""Surgery: cut tensors by (name, dim, positions), and the plan that rebuilds the shapes from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from chase.errors import CheckpointError
-from chase.slimming.groups import Group
+from chase.slimming.followers import followed, settle
+from chase.slimming.groups import Group, Lane, Slice
+from chase.slimming.units import Block
 
 Kept = Mapping[str, Tensor]
+"""The units [n] that each named group keeps."""
+
+
+class Cut(NamedTuple):
+    """Positions (int64 [n]) that a tensor loses along `dim`, or that a block of its rows loses."""
+
+    dim: int
+    positions: Tensor
+    block: Block | None = None
+
+
+Cuts = Mapping[str, list[Cut]]
+"""What each tensor loses."""
+LARGE = 1 << 22
+"""Entries from which on a tensor is cut in portions."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What sets a slim network apart from the one its constructor builds, as plain data.
 
-    `shapes` maps a parameter or buffer to its shape; `attributes` maps a module to the integers that follow.
+    `shapes` maps a parameter or buffer to its shape; `attributes` maps a module to the settings that follow;
+    `constants` holds the buffers that a state dict leaves out.
     """
 
-    shapes: dict[str, list[int]]
-    attributes: dict[str, dict[str, int]]
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Only dicts, lists, strings and ints."""
-        return {"shapes": self.shapes, "attributes": self.attributes}
+        """Only dicts, lists, strings, numbers and tensors."""
+        return {"shapes": self.shapes, "attributes": self.attributes, "constants": self.constants}
 
 
-def cut_positions(groups: tuple[Group, ...], kept: Kept) -> dict[tuple[str, int], Tensor]:
-    """The positions that go, for each (tensor, dim), given the units [n] that each named group keeps."""
-    gone: dict[tuple[str, int], list[Tensor]] = {}
+def cuts(groups: tuple[Group, ...], kept: Kept) -> dict[str, list[Cut]]:
+    """What leaves with the units that are not kept."""
+    found: dict[str, list[Cut]] = {}
     for group in groups:
         leaves = torch.ones(group.size, dtype=torch.bool)
         leaves[kept[group.name]] = False
-        for part in group.slices:
-            gone.setdefault((part.tensor, part.dim), []).append(part.positions[leaves[part.units]])
-    return {key: torch.cat(parts) for key, parts in gone.items()}
+        if leaves.any():
+            for part in group.slices:
+                gone = part.positions[leaves[part.units]]
+                if len(gone):
+                    found.setdefault(part.tensor, []).append(Cut(part.dim, gone, part.block))
+    return found
 
 
-def without(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """`tensor` less some positions along `dim`, contiguous."""
+def without(tensor: Tensor, lost: list[Cut]) -> Tensor:
+    """`tensor` less what it loses; the blocks of a dimension must be left equally long."""
+    blocks = {cut.block.count: cut.dim for cut in lost if cut.block}
+    for count, dim in blocks.items():
+        rows = [
+            _less(part, dim, [cut.positions for cut in lost if cut.block == Block(index, count)])
+            for index, part in enumerate(tensor.chunk(count))
+        ]
+        tensor = torch.cat(rows)
+    whole = [cut for cut in lost if not cut.block]
+    large = tensor.numel() > LARGE and len({cut.dim for cut in whole}) > 1
+    return _in_portions(tensor, whole) if large else _cut_along(tensor, whole)
+
+
+def _cut_along(tensor: Tensor, lost: list[Cut]) -> Tensor:
+    for dim in sorted({cut.dim for cut in lost}):
+        tensor = _less(tensor, dim, [cut.positions for cut in lost if cut.dim == dim])
+    return tensor
+
+
+def _in_portions(tensor: Tensor, lost: list[Cut]) -> Tensor:
+    """A large tensor, some rows at a time, so that none of its copies is larger than the result."""
+    columns = [cut for cut in lost if cut.dim != 0]
+    rows = _less(torch.arange(len(tensor)), 0, [cut.positions for cut in lost if cut.dim == 0])
+    result = tensor.new_empty(sides_without(tensor.shape, lost))
+    size = max(1, LARGE * len(tensor) // tensor.numel())
+    for part, into in zip(rows.split(size), result.split(size), strict=True):
+        into.copy_(_cut_along(tensor.index_select(0, part.to(tensor.device)), columns))
+    return result
+
+
+def sides_without(sides: Sequence[int], lost: list[Cut]) -> list[int]:
+    """The shape that `without` leaves."""
+    left = list(sides)
+    for cut in lost:
+        if cut.block is None or cut.block.index == 0:
+            left[cut.dim] -= len(cut.positions)
+    return left
+
+
+def _less(tensor: Tensor, dim: int, positions: list[Tensor]) -> Tensor:
     stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
-    stays[positions] = False
+    for part in positions:
+        stays[part] = False
     return tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
 
 
-def cut_(model: nn.Module, gone: Mapping[tuple[str, int], Tensor]) -> Plan:
-    """Cut the positions out of `model`'s tensors, in place, and say what changed."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    smaller: dict[str, Tensor] = {}
-    for (name, dim), positions in gone.items():
-        if len(positions):
-            smaller[name] = without(smaller.get(name, tensors[name]).detach(), dim, positions)
-    _replace(model, smaller)
-    return Plan({name: list(tensor.shape) for name, tensor in smaller.items()}, _follow(model, smaller))
+def narrowed(groups: tuple[Group, ...], kept: Kept, lost: Cuts) -> tuple[Group, ...]:
+    """The groups of a network that was cut: units and positions numbered anew."""
+    gone: dict[tuple[str, int, Block | None], Tensor] = {}
+    for tensor, pieces in lost.items():
+        for dim, block in {(cut.dim, cut.block) for cut in pieces}:
+            positions = [cut.positions for cut in pieces if (cut.dim, cut.block) == (dim, block)]
+            gone[tensor, dim, block] = torch.cat(positions).unique()
+    return tuple(_narrowed(group, kept[group.name], gone) for group in groups)
+
+
+def _narrowed(group: Group, kept: Tensor, gone: Mapping[tuple[str, int, Block | None], Tensor]) -> Group:
+    number = torch.full((group.size,), -1)
+    number[kept] = torch.arange(len(kept))
+
+    def lane(old: Lane) -> Lane:
+        units = number[old.units]
+        return Lane(units[units >= 0], old.fixed)
+
+    def part(old: Slice) -> Slice:
+        stays = number[old.units] >= 0
+        positions, before = old.positions[stays], gone.get((old.tensor, old.dim, old.block))
+        if before is not None:
+            positions = positions - torch.searchsorted(before, positions)
+        return dataclasses.replace(old, positions=positions, units=number[old.units[stays]])
+
+    return dataclasses.replace(
+        group,
+        size=len(kept),
+        slices=tuple(map(part, group.slices)),
+        lanes=tuple(map(lane, group.lanes)),
+        even=tuple(tuple(map(lane, lanes)) for lanes in group.even),
+    )
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def replaced(model: nn.Module, change: Callable[[str, Tensor], Tensor | None]) -> nn.Module:
+    """A copy of `model` with other tensors: `change(name, tensor)` returns the new one, or None for a plain copy.
+
+    Only new tensors and what is copied plainly take memory.
+    """
+    memo: dict[int, Any] = {}
+    for name, tensor in tensors_of(model).items():
+        if (new := change(name, tensor.detach())) is not None:
+            memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+    return copy.deepcopy(model, memo)
+
+
+def slim_copy(model: nn.Module, change: Callable[[str, Tensor], Tensor | None]) -> tuple[nn.Module, Plan]:
+    """As `replaced`, with every module's settings brought in line, and the plan that says which shapes changed."""
+    shapes: dict[str, list[int]] = {}
+
+    def recorded(name: str, tensor: Tensor) -> Tensor | None:
+        new = change(name, tensor)
+        if new is not None and new.shape != tensor.shape:
+            shapes[name] = list(new.shape)
+        return new
+
+    small = replaced(model, recorded)
+    stored = small.state_dict(keep_vars=True).keys()
+    constants = {name: tensor for name, tensor in small.named_buffers() if name in shapes and name not in stored}
+    return small, Plan(shapes, followed(small), constants)
 
 
 def rebuild_(model: nn.Module, plan: Mapping[str, Any]) -> None:
@@ -65,61 +185,13 @@ def rebuild_(model: nn.Module, plan: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: if the plan names a tensor that the model does not have.
     """
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    tensors = tensors_of(model)
     for name in plan["shapes"]:
         if name not in tensors:
             raise CheckpointError(f"the width plan names {name}, which {type(model).__name__} does not have")
-    _replace(model, {name: tensors[name].new_zeros(shape) for name, shape in plan["shapes"].items()})
+    for name, shape in plan["shapes"].items():
+        tensors[name].data = tensors[name].data.new_zeros(shape)
+    for name, tensor in plan.get("constants", {}).items():
+        tensors[name].data.copy_(tensor)
     for name, values in plan["attributes"].items():
-        module = model.get_submodule(name)
-        for key, value in values.items():
-            setattr(module, key, value)
-
-
-def _replace(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put new tensors in place of old ones, also where one tensor is reachable under several names."""
-    old = dict(model.named_parameters()) | dict(model.named_buffers())
-    by_id = {id(old[name]): tensor for name, tensor in tensors.items()}
-    parameters = {key: nn.Parameter(tensor) for key, tensor in by_id.items()}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) in by_id:
-                parameters[id(parameter)].requires_grad_(parameter.requires_grad)
-                module._parameters[name] = parameters[id(parameter)]
-        for name, buffer in module._buffers.items():
-            if buffer is not None and id(buffer) in by_id:
-                module._buffers[name] = by_id[id(buffer)]
-
-
-def _convolution(module: Any, weight: Tensor) -> dict[str, int]:
-    return {"out_channels": weight.shape[0], "in_channels": weight.shape[1] * module.groups}
-
-
-def _linear(module: Any, weight: Tensor) -> dict[str, int]:
-    return {"out_features": weight.shape[0], "in_features": weight.shape[1]}
-
-
-def _norm(module: Any, weight: Tensor) -> dict[str, int]:
-    return {"num_features": weight.shape[0]}
-
-
-FOLLOWERS: list[tuple[tuple[type[nn.Module], ...], str, Callable[[Any, Tensor], dict[str, int]]]] = [
-    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), "weight", _convolution),
-    ((nn.Linear,), "weight", _linear),
-    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), "weight", _norm),
-    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), "running_mean", _norm),
-]
-"""Which integers of a module follow the shape of which of its tensors."""
-
-
-def _follow(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    new = {id(tensors[name]) for name in changed}
-    attributes = {}
-    for name, module in model.named_modules():
-        for types, tensor, rule in FOLLOWERS:
-            if isinstance(module, types) and id(getattr(module, tensor)) in new:
-                attributes[name] = rule(module, getattr(module, tensor))
-                for key, value in attributes[name].items():
-                    setattr(module, key, value)
-    return attributes
+        settle(model.get_submodule(name), values)

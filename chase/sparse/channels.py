@@ -3,51 +3,85 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from chase.registry import Registry
 from chase.slimming.groups import Group
+from chase.slimming.widths import Grid, grid_of, removable_blocks
 
-ChannelScore = Callable[[Tensor, Tensor], Tensor]
+
+class ChannelScore(Protocol):
+    """From a weight, its mask and the dense size of a row to a score for each row, [out].
+
+    `size` differs from the row's own where dead channels have been cut out of a live training.
+    """
+
+    def __call__(self, weight: Tensor, mask: Tensor, size: int | None = None) -> Tensor: ...
 
 
-def umm(weight: Tensor, mask: Tensor) -> Tensor:
+def umm(weight: Tensor, mask: Tensor, size: int | None = None) -> Tensor:
     """Unmasked mean magnitude: Σ|θ| over a row, divided by its dense size, zeros counted; [out]."""
-    return (weight * mask).abs().flatten(1).mean(1)
+    return (weight * mask).abs().flatten(1).sum(1) / (size or weight[0].numel())
 
 
-def ws(weight: Tensor, mask: Tensor) -> Tensor:
+def ws(weight: Tensor, mask: Tensor, size: int | None = None) -> Tensor:
     """Weight sparsity: the share of a row that is masked; [out]. The highest leave first."""
-    return 1 - mask.flatten(1).mean(1)
+    return 1 - mask.flatten(1).sum(1) / (size or weight[0].numel())
 
 
-def mmm(weight: Tensor, mask: Tensor) -> Tensor:
+def mmm(weight: Tensor, mask: Tensor, size: int | None = None) -> Tensor:
     """Masked mean magnitude: the mean |θ| over the unmasked weights of a row, 0 where there are none; [out]."""
     return (weight * mask).abs().flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
 
 
-def _lowest_first(weight: Tensor, mask: Tensor) -> Tensor:
-    return -ws(weight, mask)
+def _lowest_first(weight: Tensor, mask: Tensor, size: int | None = None) -> Tensor:
+    return -ws(weight, mask, size)
 
 
 CHANNEL_SCORES: Registry[ChannelScore] = Registry("channel score", {"umm": umm, "ws": _lowest_first, "mmm": mmm})
-"""Contract: `(weight, mask) → [out]`, and the channels with the lowest values leave first."""
+"""Contract: `(weight, mask, size) → [out]`, and the channels with the lowest values leave first."""
+
+
+Aggregate = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def _reduced(kind: str, values: Tensor, units: Tensor, size: int) -> Tensor:
+    return torch.zeros(size).scatter_reduce(0, units, values, reduce=kind, include_self=False)
+
+
+AGGREGATES: Registry[Aggregate] = Registry(
+    "aggregate", {name: partial(_reduced, kind) for name, kind in (("mean", "mean"), ("sum", "sum"), ("max", "amax"))}
+)
+"""Contract: `(values, units, size) → [size]`, from the scores of single rows to those of the units they make."""
 
 
 def group_scores(
-    group: Group, score: ChannelScore, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    group: Group,
+    score: ChannelScore,
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    *,
+    aggregate: Aggregate = AGGREGATES["mean"],
+    sizes: Mapping[str, int] | None = None,
 ) -> Tensor:
-    """The score of each unit of a group, float32 [size] on the CPU: the mean over the rows that make it."""
-    total, rows = torch.zeros(group.size), torch.zeros(group.size)
+    """The score of each unit of a group, float32 [size] on the CPU: by default the mean over the rows that make it.
+
+    `sizes` are the dense sizes of a row of each weight, where they are not those of the weights given.
+    """
+    values, units = [], []
     for part in group.slices:
-        if part.tensor in group.producers and part.dim == 0:
-            values = score(weights[part.tensor].detach(), masks[part.tensor])
-            total.index_add_(0, part.units, values.float().cpu()[part.positions])
-            rows.index_add_(0, part.units, torch.ones(len(part.units)))
-    return torch.nan_to_num(total / rows.clamp(min=1))
+        if part.tensor in group.producers and not part.reads:
+            weight = weights[part.tensor].detach()
+            mask = masks[part.tensor] if part.tensor in masks else torch.ones_like(weight)
+            rows = score(weight.transpose(0, part.dim), mask.transpose(0, part.dim), (sizes or {}).get(part.tensor))
+            values.append(rows.float().cpu()[part.positions])
+            units.append(part.units)
+    return torch.nan_to_num(aggregate(torch.cat(values), torch.cat(units), group.size))
 
 
 def floor_width(width: int, *, channel_sparsity: float, ratio: float) -> int:
@@ -55,29 +89,29 @@ def floor_width(width: int, *, channel_sparsity: float, ratio: float) -> int:
     return max(1, math.floor((1 - channel_sparsity) * ratio * width + 1e-9))
 
 
-def on_grid(width: int, *, grid: int, dense: int) -> int:
-    """The smallest multiple of `grid` that is at least `width`, or the dense width where that is smaller."""
-    return min(-(-width // grid) * grid, dense)
-
-
 def select_channels(
+    groups: Sequence[Group],
     scores: Mapping[str, Tensor],
     alive: Mapping[str, Tensor],
     *,
     remove: int,
     floors: Mapping[str, int],
-    grid: int = 1,
+    grid: Grid = 1,
 ) -> dict[str, Tensor]:
     """Which units leave now: bool [size] per group, `remove` of them in all, to the nearest block.
 
-    The lowest scores over all groups leave first, in blocks that bring each width onto a multiple of `grid` (one by
-    one for a grid of 1); no group goes below its floor. Equal scores go to the earlier group and the lower index.
+    The lowest scores over all groups leave first, in blocks that bring each width onto the grid (one by one for a
+    grid of 1); no group goes below its floor. Equal scores go to the earlier group and the lower index.
     """
-    leaving = {name: torch.zeros_like(mask) for name, mask in alive.items()}
+    leaving = {group.name: torch.zeros_like(alive[group.name]) for group in groups}
     blocks = [
-        (score, order, step, name, units)
-        for order, name in enumerate(alive)
-        for step, (score, units) in enumerate(_blocks(scores[name], alive[name], floors[name], grid))
+        (float(scores[group.name][units].double().mean()), order, step, group.name, units)
+        for order, group in enumerate(groups)
+        for step, units in enumerate(
+            removable_blocks(
+                group, scores[group.name], alive[group.name], floor=floors[group.name], grid=grid_of(grid, group)
+            )
+        )
     ]
     left = remove
     for _, _, _, name, units in sorted(blocks, key=lambda block: block[:3]):
@@ -88,21 +122,16 @@ def select_channels(
     return leaving
 
 
-def _blocks(scores: Tensor, alive: Tensor, floor: int, grid: int) -> Iterator[tuple[float, Tensor]]:
-    """Blocks of the lowest-scored living units that may leave together, with their mean score, in order."""
-    units = alive.nonzero().flatten()
-    units = units[scores[units].argsort(stable=True)]
-    start = 0
-    while start < len(units):
-        size = (len(units) - start) % grid or grid
-        if len(units) - start - size < floor:
-            return
-        block = units[start : start + size]
-        yield float(scores[block].double().mean()), block
-        start += size
-
-
-def most_removable(widths: Sequence[int], floors: Sequence[int], grid: int) -> int:
+def most_removable(groups: Sequence[Group], floors: Mapping[str, int], grid: Grid = 1) -> int:
     """How many channels can leave before every group stands on its floor, on the grid."""
-    lowest = (on_grid(floor, grid=grid, dense=width) for width, floor in zip(widths, floors, strict=True))
-    return sum(widths) - sum(lowest)
+    return sum(
+        len(units)
+        for group in groups
+        for units in removable_blocks(
+            group,
+            torch.zeros(group.size),
+            torch.ones(group.size, dtype=torch.bool),
+            floor=floors[group.name],
+            grid=grid_of(grid, group),
+        )
+    )

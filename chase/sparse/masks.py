@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from chase.errors import CheckpointError
-from chase.slimming.groups import Group
+from chase.slimming.groups import Group, Slice
+from chase.slimming.surgery import Cuts, narrowed, without
+from chase.slimming.units import Block
 
 MASKABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
 
@@ -43,27 +45,47 @@ def unpack(bits: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like).copy_(flat.view(like.shape))
 
 
+def _by_tensor(groups: Iterable[Group]) -> dict[str, list[tuple[str, Slice]]]:
+    """The slices of each tensor, with the group that each belongs to."""
+    slices: dict[str, list[tuple[str, Slice]]] = {}
+    for group in groups:
+        for part in group.slices:
+            slices.setdefault(part.tensor, []).append((group.name, part))
+    return slices
+
+
+def fill(tensor: Tensor, part: Slice, positions: Tensor, value: float) -> None:
+    """Set positions of a slice of `tensor` to `value`, in place."""
+    rows = part.block.rows(tensor) if part.block else tensor
+    rows.index_fill_(part.dim, positions.to(tensor.device), value)
+
+
 class Masks:
     """The masks of one model.
 
     `weights` maps the name of a maskable weight to its mask; `alive` maps the name of each prunable group to a bool
-    vector [size] on the CPU; `groups` are the prunable groups.
+    vector [size] on the CPU; `groups` are the prunable groups; `parameters` are the names of all parameters, since
+    buffers are not masked. `total` and `channels` are the maskable weights and prunable channels of the dense model;
+    `row_sizes` holds the dense size of a weight's row where channels have been cut out since.
     """
 
-    def __init__(self, weights: dict[str, Tensor], groups: Iterable[Group] = ()) -> None:
+    def __init__(
+        self, weights: dict[str, Tensor], groups: Iterable[Group] = (), parameters: Iterable[str] = ()
+    ) -> None:
         self.weights = weights
         self.groups = tuple(groups)
+        self.parameters = {*weights, *parameters}
         self.alive = {group.name: torch.ones(group.size, dtype=torch.bool) for group in self.groups}
+        self.total = sum(mask.numel() for mask in weights.values())
+        self.channels = sum(group.size for group in self.groups)
+        self.row_sizes: dict[str, int] = {}
+        self._slices = _by_tensor(self.groups)
 
     @classmethod
     def dense(cls, model: nn.Module, groups: Iterable[Group] = ()) -> Masks:
         """Masks under which everything lives."""
-        return cls({name: torch.ones_like(weight) for name, weight in maskable(model).items()}, groups)
-
-    @property
-    def total(self) -> int:
-        """Maskable weights of the dense model."""
-        return sum(mask.numel() for mask in self.weights.values())
+        weights = {name: torch.ones_like(weight, requires_grad=False) for name, weight in maskable(model).items()}
+        return cls(weights, groups, (name for name, _ in model.named_parameters()))
 
     @property
     def nonzero(self) -> int:
@@ -76,59 +98,92 @@ class Masks:
         return 1 - self.nonzero / self.total
 
     @property
-    def channels(self) -> int:
-        """Prunable channels of the dense model."""
-        return sum(group.size for group in self.groups)
-
-    @property
     def removed(self) -> int:
         """Channels that are dead."""
-        return sum(int((~alive).sum()) for alive in self.alive.values())
+        return self.channels - sum(int(alive.sum()) for alive in self.alive.values())
 
     @property
     def channel_sparsity(self) -> float:
         """Removed channels over prunable channels; 0 where none is prunable."""
         return self.removed / self.channels if self.channels else 0.0
 
-    def dead_slices(self) -> Iterator[tuple[str, int, Tensor]]:
-        """Each slice that lost channels, as (tensor name, dim, positions that died)."""
-        for group in self.groups:
-            dead = ~self.alive[group.name]
-            if dead.any():
-                for part in group.slices:
-                    yield part.tensor, part.dim, part.positions[dead[part.units]]
+    def dead_slices(self, tensor: str) -> Iterator[tuple[Slice, Tensor]]:
+        """Each slice of a tensor that lost channels, with the positions that died."""
+        for name, part in self._slices.get(tensor, ()):
+            gone = part.positions[~self.alive[name][part.units]]
+            if len(gone):
+                yield part, gone
 
     def bury(self) -> None:
         """Mask every weight that belongs to a dead channel: its producer's row and its consumers' columns."""
-        for name, dim, positions in self.dead_slices():
-            if name in self.weights:
-                self.weights[name].index_fill_(dim, positions.to(self.weights[name].device), 0)
+        for name, mask in self.weights.items():
+            for part, positions in self.dead_slices(name):
+                fill(mask, part, positions, 0)
 
     def allowed(self, name: str) -> Tensor:
         """The entries of a weight whose channels live, bool of the weight's shape."""
         mask = self.weights[name]
         allowed = torch.ones(mask.shape, dtype=torch.bool, device=mask.device)
-        for tensor, dim, positions in self.dead_slices():
-            if tensor == name:
-                allowed.index_fill_(dim, positions.to(mask.device), False)
+        for part, positions in self.dead_slices(name):
+            fill(allowed, part, positions, False)
         return allowed
 
     def vectors(self, model: nn.Module) -> dict[str, Tensor]:
-        """Masks of the other parameters that belong to dead channels (biases, γ, β), by name."""
-        parameters = dict(model.named_parameters())
+        """Masks of the other parameters that belong to dead channels (biases, γ, β, position embeddings), by name."""
         vectors: dict[str, Tensor] = {}
-        for name, dim, positions in self.dead_slices():
-            if name in parameters and name not in self.weights:
-                vector = vectors.setdefault(name, torch.ones_like(parameters[name], requires_grad=False))
-                vector.index_fill_(dim, positions.to(vector.device), 0)
+        for name, parameter in model.named_parameters():
+            dead = [] if name in self.weights else list(self.dead_slices(name))
+            if dead:
+                vectors[name] = torch.ones_like(parameter, requires_grad=False)
+                for part, positions in dead:
+                    fill(vectors[name], part, positions, 0)
         return vectors
+
+    def masked(self, name: str, tensor: Tensor) -> Tensor:
+        """A parameter under its mask, and with everything silent that makes dead channels; itself where nothing is.
+
+        Consumers' columns keep what their weight mask lets live: whatever arrives there has to be zero already.
+        """
+        mask = self.weights.get(name)
+        if mask is None and not any(self._silent(name)):
+            return tensor
+        return self.silence_(name, tensor.clone() if mask is None else tensor * mask.to(tensor))
+
+    def silence_(self, name: str, tensor: Tensor) -> Tensor:
+        """`tensor`, with everything set to zero that makes dead channels in the parameter `name`."""
+        for part, positions in self._silent(name):
+            fill(tensor, part, positions, 0)
+        return tensor
+
+    def _silent(self, name: str) -> Iterator[tuple[Slice, Tensor]]:
+        dead = self.dead_slices(name) if name in self.parameters else ()
+        return (entry for entry in dead if not entry[0].reads)
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:
         """Set to zero, in place, whatever is masked in `model`."""
-        parameters = dict(model.named_parameters())
-        for name, mask in (self.weights | self.vectors(model)).items():
-            parameters[name].mul_(mask.to(parameters[name]))
+        for name, parameter in model.named_parameters():
+            value = parameter.detach()
+            masked = self.masked(name, value)
+            if masked is not value:
+                value.copy_(masked)
+
+    def narrow(self, kept: Mapping[str, Tensor], lost: Cuts) -> None:
+        """Follow a model that was cut: `kept` are the units [n] that each group keeps, `lost` what each tensor lost."""
+        for name, mask in self.weights.items():
+            self.row_sizes.setdefault(name, mask[0].numel())
+        self.weights = {name: without(mask, lost.get(name, [])) for name, mask in self.weights.items()}
+        self.alive = {name: alive[kept[name]] for name, alive in self.alive.items()}
+        self.groups = narrowed(self.groups, kept, lost)
+        self._slices = _by_tensor(self.groups)
+
+    def remaining(self, kept: Mapping[str, Tensor], lost: Cuts) -> Masks:
+        """The groups that keep dead channels when the model is cut, as they are then; without weight masks."""
+        alive = {group.name: self.alive[group.name][kept[group.name]] for group in self.groups}
+        partial = tuple(group for group in self.groups if not alive[group.name].all())
+        masks = Masks({}, narrowed(partial, kept, lost), self.parameters)
+        masks.alive = {group.name: alive[group.name] for group in partial}
+        return masks
 
     def widths(self) -> dict[str, int]:
         """Living channels per prunable group."""
@@ -136,11 +191,17 @@ class Masks:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape each maskable weight has once its dead channels are cut out."""
-        shapes = {name: list(mask.shape) for name, mask in self.weights.items()}
-        for name, dim, positions in self.dead_slices():
-            if name in shapes:
-                shapes[name][dim] -= len(positions)
-        return {name: tuple(sides) for name, sides in shapes.items()}
+        return {name: self._shape(name, list(mask.shape)) for name, mask in self.weights.items()}
+
+    def _shape(self, name: str, sides: list[int]) -> tuple[int, ...]:
+        lost: dict[int, dict[Block | None, int]] = {}
+        for part, positions in self.dead_slices(name):
+            of_dim = lost.setdefault(part.dim, {})
+            of_dim[part.block] = of_dim.get(part.block, 0) + len(positions)
+        for dim, of_dim in lost.items():
+            count = next((block.count for block in of_dim if block), len(of_dim))
+            sides[dim] -= min(of_dim.values()) if len(of_dim) == count else 0  # blocks stay as long as the longest
+        return tuple(sides)
 
     def state_dict(self) -> dict[str, Any]:
         """Packed bits: {"weights": {name: uint8}, "alive": {group: uint8}}."""

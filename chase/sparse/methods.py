@@ -7,14 +7,16 @@ that grows at random; a static method is one without events. So there is one cla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from chase import schedules
 from chase.errors import RecipeError
 from chase.registry import Registry, did_you_mean
-from chase.sparse.channels import CHANNEL_SCORES
+from chase.slimming.operators.rule import Freedoms
+from chase.slimming.widths import check_grid
+from chase.sparse.channels import AGGREGATES, CHANNEL_SCORES
 from chase.sparse.distributions import DISTRIBUTIONS
 from chase.sparse.scores import SCORES
 
@@ -33,6 +35,7 @@ class Method:
     channel_sparsity: S_c in [0, 1), over the prunable channels; 0 removes none.
     distribution: how the initial weights spread over layers (erk, er, uniform).
     criterion: channel score (umm, ws, mmm), lowest first (paper Table 1).
+    aggregate: how the scores of the rows that make one coupled channel become its score (mean, sum, max).
     prune, grow: scores of single weights (magnitude, gradient, random).
     scope: "global" ranks all weights together (paper "global parameter exploration"); "layer" keeps layer counts.
     soft_bound: s_e, the extra density that is grown first and pruned ΔT_p later (paper "soft memory bound"). Where
@@ -47,8 +50,10 @@ class Method:
     explore_after_stop: keep on dropping and regrowing until the end (the reference does, the paper does not).
     late_drop: where the cosine of exploration after τ_stop starts, at step 0; it ends at 0.005 (both the reference's).
     min_channel_ratio: β: each layer keeps at least ⌊(1 − S_c) · β · width⌋ channels.
-    round_to: the width grid that channel events keep to; 1 for none.
+    round_to: the width grid that channel events keep to, one number or one for each pattern of layer names; 1 for none.
     prune_skip: let channels on skip connections leave, whole groups together.
+    prune_norms: let channels leave that run through a LayerNorm (see `chase.slimming.Freedoms`).
+    prune_heads: let whole attention heads leave, where the module allows it.
     keep: patterns of layer names whose channels stay.
     """
 
@@ -57,6 +62,7 @@ class Method:
     channel_sparsity: float = 0.0
     distribution: str = "erk"
     criterion: str = "umm"
+    aggregate: str = "mean"
     prune: str = "magnitude"
     grow: str = "gradient"
     scope: str = "global"
@@ -70,8 +76,10 @@ class Method:
     explore_after_stop: bool = False
     late_drop: float = 0.5
     min_channel_ratio: float = 0.2
-    round_to: int = 8
+    round_to: int | Mapping[str, int] = 8
     prune_skip: bool = False
+    prune_norms: bool = False
+    prune_heads: bool = False
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,11 +91,12 @@ class Method:
         self._require((self.update_every or 0) >= 0, "update_every", "[0, ∞)")
         self._require(self.channel_offset >= 0, "channel_offset", "[0, ∞)")
         self._require(self.channel_every is None or self.channel_every >= 1, "channel_every", "[1, ∞)")
-        self._require(self.round_to >= 1, "round_to", "[1, ∞)")
+        check_grid(self.round_to)
         self._require(self.scope in SCOPES, "scope", f"{{{', '.join(SCOPES)}}}")
         for table, value in (
             (DISTRIBUTIONS, self.distribution),
             (CHANNEL_SCORES, self.criterion),
+            (AGGREGATES, self.aggregate),
             (SCORES, self.prune),
             (SCORES, self.grow),
             (DECAYS, self.decay),
@@ -105,6 +114,11 @@ class Method:
     def density(self) -> float:
         """1 − sparsity."""
         return 1 - self.sparsity
+
+    @property
+    def freedoms(self) -> Freedoms:
+        """What may leave beyond plain channels."""
+        return Freedoms(norms=self.prune_norms, heads=self.prune_heads)
 
     def with_(self, **settings: Any) -> Method:
         """The same method with other settings."""

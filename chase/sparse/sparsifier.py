@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from chase.errors import CheckpointError, RecipeError
 from chase.slimming.groups import Group
-from chase.sparse.channels import CHANNEL_SCORES, group_scores, select_channels
+from chase.slimming.live import compact
+from chase.slimming.widths import Grid
+from chase.sparse.channels import AGGREGATES, CHANNEL_SCORES, group_scores, select_channels
 from chase.sparse.masks import maskable
 from chase.sparse.methods import Event, Method, plan, stop_step
 from chase.sparse.scores import SCORES
@@ -70,6 +72,7 @@ class Sparsifier:
         self.step, self.steps = 0, steps
         self.events = {event.step: event for event in plan(method, steps)}
         self.masks = initial_masks(self.model, method, example=example, groups=groups, seed=seed)
+        self._floors = floors(self.masks.groups, method)
         self._weights = maskable(self.model)
         self._dense_gradients: dict[str, Tensor] = {}
         self._stashed = False
@@ -101,6 +104,17 @@ class Sparsifier:
         self._stash()
         self._multiply()
         self._stashed = True
+
+    def compact(self, *, copies: Iterable[nn.Module] = (), round_to: Grid = 1) -> dict[str, Tensor]:
+        """Cut the dead channels out of the model, its optimizer's state and `copies` of it, in place.
+
+        Call it between two steps; the training goes on as if they were still masked. See `chase.slimming.compact`
+        for what it returns and raises.
+        """
+        kept = compact(self.model, self.masks, self.optimizer, copies=copies, round_to=round_to)
+        self._weights = maskable(self.model)
+        self._refresh()
+        return kept
 
     def _stash(self) -> None:
         """Keep the dense gradients that the coming event will need."""
@@ -181,14 +195,20 @@ class Sparsifier:
         self._silence()
 
     def _remove_channels(self, target: float) -> None:
-        method, masks = self.method, self.masks
-        criterion = CHANNEL_SCORES[method.criterion]
-        scores = {g.name: group_scores(g, criterion, self._weights, masks.weights) for g in masks.groups}
+        method, masks, weights = self.method, self.masks, dict(self.model.named_parameters())
+        criterion, aggregate = CHANNEL_SCORES[method.criterion], AGGREGATES[method.aggregate]
+        scores = {
+            group.name: group_scores(
+                group, criterion, weights, masks.weights, aggregate=aggregate, sizes=masks.row_sizes
+            )
+            for group in masks.groups
+        }
         leaving = select_channels(
+            masks.groups,
             scores,
             masks.alive,
             remove=round(target * masks.channels) - masks.removed,
-            floors=floors(masks.groups, method),
+            floors=self._floors,
             grid=method.round_to,
         )
         for name, units in leaving.items():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from chase.errors import RecipeError
-from chase.slimming.groups import Group, channel_groups, prunable
+from chase.slimming import channel_groups
+from chase.slimming.groups import Group, prunable
+from chase.slimming.widths import grid_of
 from chase.sparse.channels import floor_width, most_removable
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
@@ -44,7 +46,7 @@ def _prunable_groups(
     if groups is None:
         if example is None:
             raise RecipeError("channel_sparsity > 0 needs example=, one input of the model, to trace its channels")
-        groups = channel_groups(model, example.to(next(model.parameters()).device))
+        groups = channel_groups(model, example.to(next(model.parameters()).device), freedoms=method.freedoms)
     chosen = candidates(groups, method)
     check_reachable(chosen, method)
     return chosen
@@ -65,9 +67,8 @@ def floors(groups: tuple[Group, ...], method: Method) -> dict[str, int]:
 
 def reachable(groups: tuple[Group, ...], method: Method) -> float:
     """The highest channel sparsity that the floors and the width grid allow."""
-    widths = [group.size for group in groups]
-    removable = most_removable(widths, list(floors(groups, method).values()), method.round_to)
-    return removable / max(1, sum(widths))
+    removable = most_removable(groups, floors(groups, method), method.round_to)
+    return removable / max(1, sum(group.size for group in groups))
 
 
 def check_reachable(groups: tuple[Group, ...], method: Method) -> None:
@@ -83,7 +84,8 @@ def check_reachable(groups: tuple[Group, ...], method: Method) -> None:
             "see `chase inspect`, or set prune_skip or fewer keep patterns"
         )
     most = reachable(groups, method)
-    if round(method.channel_sparsity * channels) > round(most * channels) + method.round_to // 2:
+    block = max(grid_of(method.round_to, group) for group in groups)
+    if round(method.channel_sparsity * channels) > round(most * channels) + block // 2:
         raise RecipeError(
             f"channel_sparsity {method.channel_sparsity} cannot be reached on a width grid of {method.round_to} with "
             f"min_channel_ratio {method.min_channel_ratio}: the nearest is {most:.4f}"

@@ -69,7 +69,7 @@ def test_refused(arguments: list[str], code: int, text: str, chase: Chase, empty
 FINISHED = [
     (["train", "--run", "runs/tiny", "--recipe", "tiny.yaml"], 2, "already holds a run"),
     (["slim", "runs/tiny/slim.pt"], 2, "holds a slim network; this needs: masked"),
-    (["slim", "--round-to", "0"], 2, "round_to must be at least 1, not 0"),
+    (["slim", "--round-to", "0"], 2, "round_to must be a whole number of at least 1, not 0"),
     (["export", "runs/tiny/checkpoint.pt"], 2, "holds a masked network; this needs: slim, dense"),
     (["export", "--format", "tensorrt"], 4, "chase-sparse[tensorrt]"),
     (["export", "--precision", "fp16"], 2, "only fp32"),

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import paper_groups
+from networks import paper_groups, slices
 from torch import Tensor, nn
 
 from chase.errors import TraceError
 from chase.models.mlp import MLP
 from chase.models.resnet import BasicBlock, Bottleneck
-from chase.slimming.groups import SKIP_REASON, Group, channel_groups, layer_name, prunable
+from chase.slimming import channel_groups
+from chase.slimming.groups import SKIP_REASON, Group, layer_name, prunable
+from chase.slimming.units import Block
 
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def groups_of(model: nn.Module, *shape: int) -> dict[str, Group]:
     return {group.name: group for group in channel_groups(model, torch.zeros(1, *shape))}
-
-
-def slices(group: Group) -> set[tuple[str, int]]:
-    return {(part.tensor, part.dim) for part in group.slices}
 
 
 def norm(name: str) -> set[tuple[str, int]]:
@@ -166,73 +164,42 @@ def test_a_layers_name_is_its_tensors_without_the_last_part() -> None:
     assert layer_name("weight") == "weight"
 
 
-class Twice(nn.Module):
-    """One module that is used twice."""
-
-    def __init__(self, image_first: bool) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 3, 1)
-        self.shared = nn.Conv2d(3, 3, 1)
-        self.head = nn.Conv2d(3, 2, 1)
-        self.image_first = image_first
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = x if self.image_first else self.stem(x).relu()
-        y: Tensor = self.head(self.shared(self.shared(first).relu()).relu())
-        return y
-
-
-def test_a_module_used_twice_ties_what_enters_it_both_times() -> None:
-    groups = groups_of(Twice(image_first=False), 3, 2, 2)
-
-    assert groups["stem"].producers == ("stem.weight", "shared.weight")
-    assert {("shared.weight", 0), ("shared.weight", 1), ("head.weight", 1)} <= slices(groups["stem"])
-    assert groups["stem"].why_not() is None
-
-
-def test_a_module_that_also_sees_the_image_keeps_its_channels() -> None:
-    groups = groups_of(Twice(image_first=True), 3, 2, 2)
-
-    assert groups["shared"].why_not() == "is tied to channels that cannot leave"
-    assert ("shared.weight", 1) not in slices(groups["shared"])
-
-
-class Tied(nn.Module):
-    """A decoder with the transposed weight of its encoder."""
+class Beside(nn.Module):
+    """Four channels beside the three of the image, and a sum with seven others."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(4, 6)
-        self.encoder = nn.Linear(6, 5)
+        self.a, self.b, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 7, 1), nn.Conv2d(7, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        code = self.encoder(self.first(x).relu()).relu()
-        return nn.functional.linear(code, self.encoder.weight.transpose(0, 1))
+        y: Tensor = self.last(torch.cat([self.a(x), x], 1) + self.b(x))
+        return y
 
 
-def test_a_weight_that_is_used_in_a_second_way_holds_its_rows_and_columns() -> None:
-    groups = groups_of(Tied(), 4)
+def test_channels_that_stay_beside_some_that_may_leave_are_counted_by_reason() -> None:
+    group = groups_of(Beside(), 3, 2, 2)["a"]
+    parts = {part.tensor: part for part in group.slices}
 
-    assert groups["first"].why_not() == "owns part of encoder.weight, which aten.transpose also uses"
-    assert groups["encoder"].why_not() is not None
+    assert (group.size, group.producers) == (4, ("a.weight", "b.weight"))
+    assert group.held == {"is tied to channels that cannot leave": 3}
+    assert group.why_not(prune_skip=True) is None
+    assert [(lane.units.tolist(), lane.fixed, lane.width) for lane in group.lanes] == [
+        ([0, 1, 2, 3], 0, 4),
+        ([0, 1, 2, 3], 3, 7),
+    ]
+    assert parts["b.weight"].positions.tolist() == parts["last.weight"].positions.tolist() == [0, 1, 2, 3]
 
 
-def test_one_weight_under_two_names_makes_one_group() -> None:
-    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
-    model[3].weight = model[1].weight
+def test_the_groups_of_a_grouped_convolution_are_lanes_that_stay_even() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 2, 1))
+    groups = groups_of(model, 3, 2, 2)
+    columns = [part for part in groups["0"].slices if part.tensor == "2.weight"]
 
-    group = groups_of(model, 4)["0"]
-
-    assert group.producers == ("0.weight", "1.weight")
-    assert slices(group) == {
-        ("0.weight", 0),
-        ("0.bias", 0),
-        ("1.weight", 0),
-        ("1.weight", 1),
-        ("1.bias", 0),
-        ("3.bias", 0),
-        ("5.weight", 1),
-    }
+    assert [[lane.units.tolist() for lane in lanes] for lanes in groups["0"].even] == [[[0, 1], [2, 3]]]
+    assert [[lane.units.tolist() for lane in lanes] for lanes in groups["2"].even] == [[[0, 1, 2], [3, 4, 5]]]
+    assert [(part.block, part.reads) for part in columns] == [(Block(0, 2), True), (Block(1, 2), True)]
+    assert [part.positions.tolist() for part in columns] == [[0, 1], [0, 1]]
+    assert [part.units.tolist() for part in columns] == [[0, 1], [2, 3]]
 
 
 def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from chase import checkpoint
 from chase.checkpoint import Network, load_network
 from chase.counting import count
-from chase.errors import CheckpointError, EquivalenceError
+from chase.errors import CheckpointError, EquivalenceError, RecipeError
 from chase.files import sha256
 from chase.models import MODELS
 from chase.recipe import Recipe
 from chase.run import Run
-from chase.slimming.groups import channel_groups, prunable
+from chase.slimming import channel_groups
+from chase.slimming.groups import prunable
+from chase.slimming.network import cut
 from chase.slimming.stage import rehearse, slim_checkpoint, stored_masks
-from chase.slimming.surgery import cut_
 from chase.sparse.masks import unpack
 from chase.training import train
 
@@ -50,7 +51,7 @@ def test_the_slim_file_answers_as_the_masked_one(trained: Path, slim: tuple[Netw
 
     torch.testing.assert_close(slim[0].model(x), load_network(trained).model(x))
     assert slim[1]["certificate"]["max_rel"] <= 1e-10
-    assert slim[1]["certificate"]["samples"] == {"random": 3, "real": 16}
+    assert slim[1]["certificate"]["samples"] == {"random": 3, "other_size": 1, "real": 16}
 
 
 def test_the_slim_file_is_small_and_says_where_it_came_from(
@@ -128,12 +129,12 @@ def test_masks_of_other_settings_are_refused(trained: Path, tmp_path: Path) -> N
 def test_a_certificate_that_fails_writes_nothing(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(model: Any, gone: Any) -> Any:
-        plan = cut_(model, gone)
-        model.features[0].bias.data[0] += 1
-        return plan
+    def faulty(*arguments: Any, **settings: Any) -> Any:
+        small, plan, kept = cut(*arguments, **settings)
+        small.get_parameter("features.0.bias").data[0] += 1
+        return small, plan, kept
 
-    monkeypatch.setattr("chase.slimming.network.cut_", faulty)
+    monkeypatch.setattr("chase.slimming.network.cut", faulty)
 
     with pytest.raises(EquivalenceError, match="nothing was written"):
         slim_checkpoint(trained, tmp_path / "slim.pt")
@@ -151,8 +152,41 @@ def test_a_checkpoint_without_channel_sparsity_keeps_every_channel(tmp_path: Pat
     assert facts["macs"]["gpu_supported"] == facts["macs"]["dense"]
 
 
+class Scaled(nn.Module):
+    """A forward pass with a number of channels in its arithmetic; no shape shows that it follows them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv(x).relu()
+        answer: Tensor = self.fc(hidden.mean((2, 3)) * float(hidden.shape[1]))
+        return answer
+
+
+def test_a_rehearsal_refuses_before_training_what_could_not_be_slimmed_after_it() -> None:
+    model, example = Scaled(), torch.zeros(1, 3, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    groups = prunable(channel_groups(model, example))
+
+    assert [group.name for group in groups] == ["conv"]
+    with pytest.raises(EquivalenceError, match="differs from the masked one"):
+        rehearse(model, groups, example=example)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_training_is_rehearsed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "scaled", lambda num_classes: Scaled())
+    blocks = BLOCKS | {"model": {"name": "scaled"}}
+
+    with pytest.raises(EquivalenceError):
+        train(Recipe.from_dict(blocks), Run(tmp_path / "run"), device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 class FixedSize(nn.Module):
-    """A forward pass with a size written into it; the trace does not show that it cannot change."""
+    """A forward pass with a size written into it; a trial shows that it cannot change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,20 +197,11 @@ class FixedSize(nn.Module):
         return answer
 
 
-def test_a_rehearsal_refuses_before_training_what_could_not_be_slimmed_after_it(tmp_path: Path) -> None:
-    model, example = FixedSize(), torch.zeros(1, 3, 8, 8)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-
-    with pytest.raises(EquivalenceError, match="may fix a size or a type"):
-        rehearse(model, channel_groups(model, example)[:1], example=example)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def test_a_training_is_rehearsed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_without_channels_that_may_leave_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "fixed-size", lambda num_classes: FixedSize())
     blocks = BLOCKS | {"model": {"name": "fixed-size"}}
 
-    with pytest.raises(EquivalenceError):
+    with pytest.raises(RecipeError, match="channel_sparsity 0.4 cannot be reached: no channel may leave"):
         train(Recipe.from_dict(blocks), Run(tmp_path / "run"), device="cpu")
     assert not (tmp_path / "run").exists()
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from chase.slimming.groups import Group, Slice
+from chase.slimming.groups import Group, Lane, Slice
 from chase.sparse.channels import (
+    AGGREGATES,
     CHANNEL_SCORES,
     floor_width,
     group_scores,
     mmm,
     most_removable,
-    on_grid,
     select_channels,
     umm,
     ws,
@@ -67,19 +67,19 @@ def test_floors_round_down_but_never_to_nothing_and_not_by_float_error() -> None
     assert floor_width(100, channel_sparsity=0.0, ratio=1) == 100
 
 
-def test_on_grid_rounds_up_and_stops_at_the_dense_width() -> None:
-    assert [on_grid(w, grid=8, dense=20) for w in (1, 8, 9, 16, 17, 20)] == [8, 8, 16, 16, 20, 20]
-    assert on_grid(5, grid=1, dense=20) == 5
-
-
 def lists(*rows: list[float]) -> dict[str, Tensor]:
     return {name: torch.tensor(row) for name, row in zip("abcd", rows, strict=False)}
+
+
+def groups_of(scores: dict[str, Tensor]) -> list[Group]:
+    """A group for each name, with a unit for each score."""
+    return [Group(name, len(score), (), ()) for name, score in scores.items()]
 
 
 def chosen(scores: dict[str, Tensor], remove: int, floors: tuple[int, ...], grid: int = 1) -> list[list[int]]:
     alive = {name: torch.ones(len(score), dtype=torch.bool) for name, score in scores.items()}
     floor_of = dict(zip(scores, floors, strict=True))
-    leaving = select_channels(scores, alive, remove=remove, floors=floor_of, grid=grid)
+    leaving = select_channels(groups_of(scores), scores, alive, remove=remove, floors=floor_of, grid=grid)
     return [units.nonzero().flatten().tolist() for units in leaving.values()]
 
 
@@ -143,8 +143,8 @@ def test_equal_scores_go_to_the_earlier_group_and_the_lower_index() -> None:
 def test_the_dead_stay_out_of_the_ranking() -> None:
     scores, alive = {"a": torch.tensor([0.0, 1, 2, 3])}, {"a": torch.tensor([False, True, True, True])}
 
-    leaving = select_channels(scores, alive, remove=1, floors={"a": 1})
-    none = select_channels(scores, alive, remove=3, floors={"a": 3})
+    leaving = select_channels(groups_of(scores), scores, alive, remove=1, floors={"a": 1})
+    none = select_channels(groups_of(scores), scores, alive, remove=3, floors={"a": 3})
 
     assert leaving["a"].tolist() == [False, True, False, False]
     assert none["a"].tolist() == [False] * 4
@@ -168,7 +168,7 @@ def test_without_binding_floors_the_lowest_leave_whatever_the_group(
     )  # ties: the earlier group, the lower index
     remove = data.draw(st.integers(0, len(ranked)))
 
-    leaving = select_channels(scores, alive, remove=remove, floors=dict.fromkeys(scores, 0))
+    leaving = select_channels(groups_of(scores), scores, alive, remove=remove, floors=dict.fromkeys(scores, 0))
 
     found = {(g, c) for g in range(len(table)) for c in leaving[str(g)].nonzero().flatten().tolist()}
     assert found == {(g, c) for _, g, c in ranked[:remove]}
@@ -184,10 +184,10 @@ def test_floors_and_grid_hold_and_the_count_is_the_nearest(
     widths = [len(row) for row in table]
     floors = {name: min(floor, len(row)) for name, row in scores.items()}
 
-    leaving = select_channels(scores, alive, remove=remove, floors=floors, grid=grid)
+    leaving = select_channels(groups_of(scores), scores, alive, remove=remove, floors=floors, grid=grid)
 
     left = [width - int(units.sum()) for width, units in zip(widths, leaving.values(), strict=True)]
-    most = most_removable(widths, list(floors.values()), grid)
+    most = most_removable(groups_of(scores), floors, grid)
     assert all(new == old or new % grid == 0 for new, old in zip(left, widths, strict=True))
     assert all(new >= floors[name] for new, name in zip(left, floors, strict=True))
     removed = sum(widths) - sum(left)
@@ -196,34 +196,93 @@ def test_floors_and_grid_hold_and_the_count_is_the_nearest(
 
 
 def test_most_removable_is_what_a_greedy_demand_takes() -> None:
-    assert most_removable([64, 20, 5], [6, 9, 2], 8) == 56 + 4 + 0
-    assert most_removable([64, 20, 5], [6, 9, 2], 1) == 58 + 11 + 3
-    assert sum(map(len, chosen(lists([0.0] * 64, [0.0] * 20, [0.0] * 5), 99, (6, 9, 2), grid=8))) == 60
+    scores, floors = lists([0.0] * 64, [0.0] * 20, [0.0] * 5), {"a": 6, "b": 9, "c": 2}
+
+    assert most_removable(groups_of(scores), floors, 8) == 56 + 4 + 0
+    assert most_removable(groups_of(scores), floors, 1) == 58 + 11 + 3
+    assert sum(map(len, chosen(scores, 99, (6, 9, 2), grid=8))) == 60
+
+
+TWO = torch.arange(2)
+COUPLED = Group(  # two producers, the second with its units in reverse and two rows a unit; consumers do not count
+    name="a",
+    size=2,
+    producers=("a.weight", "b.weight"),
+    slices=(
+        Slice("a.weight", 0, TWO, TWO),
+        Slice("b.weight", 0, torch.arange(4), torch.tensor([1, 1, 0, 0])),
+        Slice("b.weight", 1, TWO, TWO, reads=True),
+        Slice("c.weight", 0, TWO, TWO),
+    ),
+)
+COUPLED_WEIGHTS = {
+    "a.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]),
+    "b.weight": torch.tensor([[4.0, 0.0], [8.0, 0.0], [1.0, 1.0], [2.0, 2.0]]),
+    "c.weight": torch.full((2, 2), 1000.0),
+}
 
 
 def test_a_group_is_scored_by_the_mean_over_the_rows_that_make_each_unit() -> None:
-    """Two producers, the second with its units in reverse and two rows a unit; consumers do not count."""
-    two, reverse = torch.arange(2), torch.tensor([1, 1, 0, 0])
-    group = Group(
-        name="a",
-        size=2,
-        producers=("a.weight", "b.weight"),
-        slices=(
-            Slice("a.weight", 0, two, two),
-            Slice("b.weight", 0, torch.arange(4), reverse),
-            Slice("b.weight", 1, two, two),
-            Slice("c.weight", 0, two, two),
-        ),
-    )
-    weights = {
-        "a.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]),
-        "b.weight": torch.tensor([[4.0, 0.0], [8.0, 0.0], [1.0, 1.0], [2.0, 2.0]]),
-        "c.weight": torch.full((2, 2), 1000.0),
-    }
-    masks = {name: torch.ones_like(weight) for name, weight in weights.items()}
+    masks = {name: torch.ones_like(weight) for name, weight in COUPLED_WEIGHTS.items()}
 
     # unit 0: rows 2 | 1, 2 → 5/3; unit 1: rows 6 | 2, 4 → 12/3
-    assert group_scores(group, umm, weights, masks).tolist() == pytest.approx([5 / 3, 4.0])
+    assert group_scores(COUPLED, umm, COUPLED_WEIGHTS, masks).tolist() == pytest.approx([5 / 3, 4.0])
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mean", [5 / 3, 4.0]), ("sum", [5.0, 12.0]), ("max", [2.0, 6.0])])
+def test_the_scores_of_coupled_rows_are_combined_as_asked(name: str, expected: list[float]) -> None:
+    masks = {name: torch.ones_like(weight) for name, weight in COUPLED_WEIGHTS.items()}
+
+    found = group_scores(COUPLED, umm, COUPLED_WEIGHTS, masks, aggregate=AGGREGATES[name])
+
+    assert list(AGGREGATES) == ["mean", "sum", "max"]
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_the_largest_of_negative_scores_is_not_zero() -> None:
+    """`ws` counts downwards; unit 2 has no row and scores 0."""
+    values, units = torch.tensor([-0.5, -0.25, -1.0]), torch.tensor([0, 0, 1])
+
+    assert AGGREGATES["max"](values, units, 3).tolist() == [-0.25, -1.0, 0.0]
+
+
+def test_a_transposed_convolution_is_scored_over_its_columns() -> None:
+    units = torch.arange(2)
+    group = Group("up", 2, (Slice("up.weight", 1, units, units),), ("up.weight",))
+    weight = {"up.weight": torch.tensor([[[1.0], [2.0]], [[3.0], [6.0]]])}
+
+    assert group_scores(group, umm, weight, {}).tolist() == [2.0, 4.0]  # no mask: nothing is masked
+
+
+def test_of_a_grouped_convolution_one_channel_of_each_group_leaves_at_a_time() -> None:
+    """Two convolution groups, units 0-2 and 3-5; rows of one unit each: 0|5 (mean 0.5), 1|4 (5), 2|3 (9)."""
+    halves = (Lane(torch.arange(3)), Lane(torch.arange(3, 6)))
+    group = Group("a", 6, (), (), even=(halves,))
+    scores, alive = {"a": torch.tensor([0.0, 2, 9, 9, 8, 1])}, {"a": torch.ones(6, dtype=torch.bool)}
+
+    def leaves(remove: int, grid: int = 1) -> list[int]:
+        leaving = select_channels([group], scores, alive, remove=remove, floors={"a": 1}, grid=grid)["a"]
+        return leaving.nonzero().flatten().tolist()
+
+    one, two = [0, 5], [0, 1, 4, 5]
+    assert [leaves(remove) for remove in (0, 1, 2, 3, 4, 6)] == [[], one, one, two, two, two]
+    assert leaves(2, grid=4) == [0, 5]
+    assert most_removable([group], {"a": 1}) == 4
+
+
+def test_a_grid_may_differ_from_layer_to_layer() -> None:
+    unit = torch.arange(8)
+    groups = [Group(name, 8, (Slice(f"{name}.weight", 0, unit, unit),), (f"{name}.weight",)) for name in ("a", "b")]
+    scores = {"a": torch.arange(8.0), "b": torch.arange(8.0)}
+    alive = {name: torch.ones(8, dtype=torch.bool) for name in scores}
+    floors = {"a": 1, "b": 1}
+
+    leaving = select_channels(groups, scores, alive, remove=7, floors=floors, grid={"a": 4})
+
+    # a: {0, 1, 2, 3} at 1.5; b one by one
+    assert leaving["a"].nonzero().flatten().tolist() == [0, 1, 2, 3]
+    assert leaving["b"].nonzero().flatten().tolist() == [0, 1, 2]
+    assert most_removable(groups, floors, {"a": 4}) == 4 + 7
 
 
 def test_a_score_that_is_nan_counts_as_zero() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from chase.errors import CheckpointError
 from chase.slimming.groups import Group, Slice
+from chase.slimming.units import Block
 from chase.sparse import Masks, maskable
 from chase.sparse.masks import pack, unpack
 
@@ -25,7 +26,7 @@ def two_layers() -> nn.Sequential:
 def its_group() -> Group:
     units = torch.arange(4)
     whole = [Slice(name, 0, units, units) for name in ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean")]
-    columns = Slice("4.weight", 1, torch.arange(16), units.repeat_interleave(4))
+    columns = Slice("4.weight", 1, torch.arange(16), units.repeat_interleave(4), reads=True)
     return Group("0", 4, (*whole, columns), ("0.weight",))
 
 
@@ -54,7 +55,7 @@ def test_dense_masks_have_nothing_masked() -> None:
 
     assert (masks.total, masks.nonzero, masks.sparsity) == (140, 140, 0.0)
     assert (masks.channels, masks.removed, masks.channel_sparsity) == (4, 0, 0.0)
-    assert list(masks.dead_slices()) == []
+    assert [part for name in two_layers().state_dict() for part in masks.dead_slices(name)] == []
     assert capacity(masks) == 140
     assert Masks.dense(two_layers()).channel_sparsity == 0.0
 
@@ -71,6 +72,40 @@ def test_a_dead_channel_takes_its_row_and_its_columns_along() -> None:
     assert masks.widths() == {"0": 2}
     assert masks.shapes() == {"0.weight": (2, 3, 3, 3), "4.weight": (2, 8)}
     assert capacity(masks) == 70
+
+
+def test_the_slices_that_lost_channels_come_with_the_positions_that_died() -> None:
+    _, masks = masks_without(0, 2)
+
+    assert [(part.dim, gone.tolist()) for part, gone in masks.dead_slices("1.bias")] == [(0, [0, 2])]
+    assert [(part.dim, gone.tolist()) for part, gone in masks.dead_slices("4.weight")] == [
+        (1, [0, 1, 2, 3, 8, 9, 10, 11])
+    ]
+    assert list(masks.dead_slices("4.bias")) == list(masks.dead_slices("nothing")) == []
+
+
+def test_masked_silences_what_makes_a_dead_channel_and_leaves_what_reads_it() -> None:
+    model, masks = masks_without(1)
+    masks.weights["4.weight"][0, :3] = 0
+    ones = {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}
+
+    found = {name: masks.masked(name, tensor) for name, tensor in ones.items()}
+
+    assert found["0.weight"].flatten(1).sum(1).tolist() == [27, 0, 27, 27]
+    assert found["0.bias"].tolist() == found["1.weight"].tolist() == found["1.bias"].tolist() == [1, 0, 1, 1]
+    assert found["4.weight"].sum(0).tolist() == [1.0] * 3 + [2.0] * 13
+    for name in ("1.running_mean", "1.running_var", "1.num_batches_tracked", "4.bias"):  # buffers, and no dead channel
+        assert found[name] is ones[name]
+
+
+def test_masked_changes_nothing_in_place_and_keeps_the_type_of_the_tensor() -> None:
+    _, masks = masks_without(1)
+    weight = torch.ones(4, 3, 3, 3, dtype=torch.float64)
+
+    found = masks.masked("0.weight", weight)
+
+    assert weight.all()
+    assert found.dtype == torch.float64
 
 
 def test_only_living_channels_are_allowed() -> None:
@@ -106,6 +141,62 @@ def test_apply_zeroes_what_is_masked_and_nothing_else() -> None:
         assert torch.equal(parameter, before[name] * full.get(name, torch.ones(()))), name
     assert model[:2](torch.randn(3, 3, 4, 4))[:, 1].eq(0).all()
     assert not model[:2](torch.randn(3, 3, 4, 4))[:, 0].eq(0).all()
+
+
+def grouped(*dead: int) -> Masks:
+    """1x1 convolution (2 → 4), then one in two groups (4 → 6): rows 0-2 read units 0 and 1, rows 3-5 units 2 and 3."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 6, 1, groups=2))
+    units, two = torch.arange(4), torch.arange(2)
+    halves = [Slice("1.weight", 1, two, two + 2 * index, Block(index, 2), reads=True) for index in range(2)]
+    masks = Masks.dense(model, [Group("0", 4, (Slice("0.weight", 0, units, units), *halves), ("0.weight",))])
+    masks.alive["0"][list(dead)] = False
+    return masks
+
+
+def test_a_grouped_convolution_loses_a_column_of_the_rows_that_read_it_only() -> None:
+    masks = grouped(1, 2)
+
+    assert [(part.block, gone.tolist()) for part, gone in masks.dead_slices("1.weight")] == [
+        (Block(0, 2), [1]),
+        (Block(1, 2), [0]),
+    ]
+    assert masks.allowed("1.weight").flatten(1).tolist() == [[True, False]] * 3 + [[False, True]] * 3
+    masks.bury()
+    assert masks.weights["1.weight"].flatten(1).tolist() == [[1, 0]] * 3 + [[0, 1]] * 3
+    assert masks.weights["0.weight"].flatten(1).tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("dead", "shape"),
+    [
+        ((), (6, 2, 1, 1)),
+        ((0,), (6, 2, 1, 1)),  # the other block needs both columns
+        ((0, 1), (6, 2, 1, 1)),
+        ((1, 2), (6, 1, 1, 1)),
+        ((0, 1, 2), (6, 1, 1, 1)),
+        ((0, 1, 2, 3), (6, 0, 1, 1)),
+    ],
+)
+def test_a_grouped_convolution_stays_as_wide_as_its_widest_group(dead: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    masks = grouped(*dead)
+
+    assert masks.shapes() == {"0.weight": (4 - len(dead), 2, 1, 1), "1.weight": shape}
+
+
+def test_the_rows_of_two_groups_add_up_within_a_block() -> None:
+    """A block that reads units of two groups loses columns to both."""
+    model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2))
+    one = torch.arange(1)
+    groups = [
+        Group(name, 1, tuple(Slice("0.weight", 1, one + column, one, Block(index, 2), True) for index in (0, 1)), ())
+        for column, name in enumerate("ab")
+    ]
+    masks = Masks.dense(model, groups)
+
+    masks.alive["a"][:] = False
+    assert masks.shapes() == {"0.weight": (4, 1, 1, 1)}
+    masks.alive["b"][:] = False
+    assert masks.shapes() == {"0.weight": (4, 0, 1, 1)}
 
 
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4)

@@ -11,7 +11,8 @@ import torch
 from small_training import OPTIMIZERS, SMALL_MODELS, assert_nothing_masked_lives, batch, capacity, plain_step, seeded
 from torch import Tensor, nn
 
-from chase.slimming.groups import Group, channel_groups
+from chase.slimming import channel_groups
+from chase.slimming.groups import Group
 from chase.sparse import METHODS, Chase, Method, RigL, Sparsifier, make
 from chase.sparse.update import count_ones
 
