@@ -167,6 +167,10 @@ class Collection:
         self.number[torch.tensor(free)] = torch.arange(len(free))
         return len(free)
 
+    def any_free(self, ids: Tensor) -> bool:
+        """Whether any of these units may leave."""
+        return any(not self._is_fixed(unit) for unit in ids.unique().tolist())
+
     def staying(self, groups: Sequence[Group], kept: Mapping[str, Tensor]) -> Tensor:
         """Which units of the ledger stay if these groups keep so many of theirs (units [n] by name), bool [units]."""
         stays = torch.ones(len(self.roots), dtype=torch.bool)

@@ -53,24 +53,24 @@ def compact(
         _check_copy(module, model, lost)
     if optimizer is not None:
         _check_state(optimizer, tensors_of(model), lost)
-    constants = folds(model, masks, kept)
+    masks.apply_(model)
     of_tensor = {tensor: lost[name] for name, tensor in tensors_of(model).items() if name in lost}
     for module in modules:
-        new = _shrink(module, masks, lost, constants)
+        new = _shrink(module, lost, folds(module, masks, kept))
         if module is model and optimizer is not None:
             _follow_(optimizer, new, of_tensor)
     masks.narrow(kept, lost)
     return kept
 
 
-def _shrink(module: nn.Module, masks: Masks, lost: Cuts, constants: Mapping[str, Tensor]) -> dict[Tensor, Tensor]:
+def _shrink(module: nn.Module, lost: Cuts, constants: Mapping[str, Tensor]) -> dict[Tensor, Tensor]:
     """Cut a module in place; from each tensor that was replaced to the new one."""
     new: dict[Tensor, Tensor] = {}
     for name, tensor in tensors_of(module).items():
         if name in constants:
             tensor.data.add_(constants[name])
         if name in lost:
-            new[tensor] = _smaller(tensor, masks.masked(name, tensor.detach()), lost[name])
+            new[tensor] = _smaller(tensor, lost[name])
     for part in module.modules():
         for tensors in (part._parameters, part._buffers):
             for key, old in tensors.items():
@@ -80,11 +80,11 @@ def _shrink(module: nn.Module, masks: Masks, lost: Cuts, constants: Mapping[str,
     return new
 
 
-def _smaller(tensor: Tensor, value: Tensor, lost: list[Cut]) -> Tensor:
+def _smaller(tensor: Tensor, lost: list[Cut]) -> Tensor:
     """The tensor that takes the place of one, with its gradient."""
     if not isinstance(tensor, nn.Parameter):
-        return _less(value, lost)
-    smaller = nn.Parameter(_less(value, lost), tensor.requires_grad)
+        return _less(tensor, lost)
+    smaller = nn.Parameter(_less(tensor.detach(), lost), tensor.requires_grad)
     if tensor.grad is not None:
         smaller.grad = _less(tensor.grad, lost)
     return smaller

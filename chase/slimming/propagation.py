@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, fx, nn
 
+from chase.errors import TraceError
 from chase.slimming.modules import ModuleCall, ModuleRule, calls
 from chase.slimming.operators import RULES, Result, unknown
 from chase.slimming.operators.movement import becomes_heads
 from chase.slimming.operators.rule import Freedoms
 from chase.slimming.units import UNKNOWN, Axis, Labels, Ledger
-from chase.tracing import Trace, operator, shape
+from chase.tracing import Trace, operator, place, shape
 
 DEFAULT = Freedoms()
 
@@ -20,7 +21,7 @@ class Propagation:
     """The state of a walk; it is what rules see as `Flow`.
 
     Several walks may share a ledger: those of the evaluation and the training graph of one model. Where `guessing`,
-    rules may take sizes in the graph to follow the widths; `guessed` says that one did.
+    rules may take sizes in the graph to follow the widths; `guessed` holds the units for which one did.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class Propagation:
         guessing: bool = False,
         freedoms: Freedoms = DEFAULT,
     ) -> None:
-        self.trace, self.guessing, self.guessed, self.freedoms = traced, guessing, False, freedoms
+        self.trace, self.guessing, self.freedoms = traced, guessing, freedoms
+        self.guessed: list[Tensor] = []
         self.owners = owners
         self.ledger = Ledger() if ledger is None else ledger
         self.values: dict[fx.Node, Result] = {}
@@ -82,9 +84,9 @@ class Propagation:
         heads = [axis for axis in axes if becomes_heads(node, axis)] if self.freedoms.heads else []
         return heads[0] if heads else axes[-1]
 
-    def guesses(self) -> bool:
-        """Whether sizes may be taken to follow the widths."""
-        self.guessed |= self.guessing
+    def guesses(self, ids: Tensor) -> bool:
+        """Whether sizes may be taken to follow the width of these units."""
+        self.guessed += [ids] if self.guessing else []
         return self.guessing
 
     def rejoin(self, node: fx.Node) -> None:
@@ -120,7 +122,10 @@ class Propagation:
         if node in self.calls:
             return self._visit_module(node, *self.calls[node])
         self.ledger.explained.clear()
-        result = RULES.get(operator(node), unknown)(self, node)
+        try:
+            result = RULES.get(operator(node), unknown)(self, node)
+        except Exception as error:  # a rule may come from outside
+            raise TraceError(f"the rule for {operator(node)} failed at {place(node)}: {error!r}") from error
         for name in filter(None, map(self.tensor_name, node.all_input_nodes)):
             if name not in self.ledger.explained:
                 self.ledger.foreign.setdefault(name, f"owns part of {name}, which {operator(node)} also uses")

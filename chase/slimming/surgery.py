@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from chase.errors import CheckpointError
+from chase.errors import CheckpointError, TraceError
 from chase.slimming.followers import followed, settle
 from chase.slimming.groups import Group, Lane, Slice
 from chase.slimming.units import Block
@@ -160,7 +160,10 @@ def replaced(model: nn.Module, change: Callable[[str, Tensor], Tensor | None]) -
     for name, tensor in tensors_of(model).items():
         if (new := change(name, tensor.detach())) is not None:
             memo[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except RuntimeError as error:  # torch.nn.utils.weight_norm keeps a computed tensor as an attribute
+        raise TraceError(f"{type(model).__name__} cannot be copied: {str(error).splitlines()[0]}") from error
 
 
 def slim_copy(model: nn.Module, change: Callable[[str, Tensor], Tensor | None]) -> tuple[nn.Module, Plan]:

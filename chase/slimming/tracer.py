@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+import torch
 from torch import nn
 
 from chase.errors import TraceError
@@ -68,7 +69,8 @@ def _guessed(model: nn.Module, graphs: list[Trace], example: Example, freedoms: 
     free = [group for group in groups if group.pinned is None]
     if Trial(model, example, training=len(graphs) > 1).failure(free) is not None:
         return None
-    if any(walk.guessed for walk in walks):
+    guessed = [ids for walk in walks for ids in walk.guessed]
+    if guessed and collection.any_free(torch.cat(guessed)):
         stays = collection.staying(free, halved(free))
         if not follows(walks[0], trial_copy(model, free, "cpu"), example, stays):
             return None

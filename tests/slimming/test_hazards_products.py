@@ -165,7 +165,7 @@ def test_the_attention_module_of_torch_keeps_its_width() -> None:
     found = reasons(model, TOKEN)
 
     assert found["first"] == ("the forward pass fixes their number: was expecting embedding dimension of 8, but got 4")
-    assert found["m"] == "is multiplied with another activation, as in an attention head"
+    assert found["m"] == "is split by unflatten in m into sizes that do not follow its width"
 
 
 def test_the_hidden_units_of_a_transformer_layer_leave() -> None:

@@ -191,6 +191,5 @@ def test_a_number_that_follows_the_width_never_lets_channels_leave(operation: Op
     slimmed(model, masks, example=example, round_to=1)
 
 
-@pytest.mark.xfail(strict=True, reason="cut into single channels that have to stay even, so none can ever leave")
 def test_a_group_of_which_nothing_can_leave_is_not_called_free() -> None:
     assert reason(lambda net, x: x[:, 0:1] * x, last()) is not None

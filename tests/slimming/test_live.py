@@ -19,7 +19,7 @@ from chase.slimming.surgery import cuts, tensors_of, without
 from chase.sparse import Chase, Sparsifier
 
 METHOD = Chase(
-    sparsity=0.6,
+    sparsity=0.8,
     update_every=2,
     channel_sparsity=0.5,
     channel_every=3,

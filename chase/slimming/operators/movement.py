@@ -70,6 +70,9 @@ def _relabelled(flow: Flow, node: fx.Node, ids: Tensor, places: Tensor) -> dict[
     varying = [axis for axis in range(places.ndim) if _varies(places, axis)]
     if not varying:
         return {}
+    if len(varying) > 1 and not flow.guesses(ids):  # [groups, channels of each], or [channels, groups]?
+        flow.ledger.pin_all(ids, f"is split by {place(node)} into sizes that do not follow its width")
+        return {}
     axis = varying[0] if len(varying) == 1 else flow.chosen_axis(node, varying)
     others = [other for other in varying if other != axis]
     rows = places.permute([axis, *others, *(d for d in range(places.ndim) if d not in varying)])
@@ -130,7 +133,7 @@ def splits(flow: Flow, node: fx.Node) -> tuple[Labels | None, ...]:
     axis = argument(node, 2, "dim", 0) % len(sizes[0])
     if source is not None and axis in source.axes:
         even = len({sides[axis] for sides in sizes}) == 1
-        if not (even and flow.guesses()):
+        if not (even and flow.guesses(source.axes[axis].ids)):
             source = without_axes(flow, source, [axis], _fixed(node))
     return tuple(_parts(flow, source, axis, sizes))
 
@@ -143,9 +146,10 @@ def slices(flow: Flow, node: fx.Node) -> Labels | tuple[Labels | None, ...] | No
         return moves(flow, node)
     (ids, value), size = source.axes[axis], source.shape[axis]
     start, end, _ = slice(argument(node, 2, "start"), argument(node, 3, "end")).indices(size)
-    if argument(node, 4, "step", 1) != 1 or not flow.guesses():
+    part = math.gcd(start, end, size)
+    if argument(node, 4, "step", 1) != 1 or part == 1 or not flow.guesses(ids):
         return without_axes(flow, source.shaped(shape(node)), [axis], _fixed(node))
-    flow.ledger.balance(ids.split(math.gcd(start, end, size)))
+    flow.ledger.balance(ids.split(part))
     return Labels(shape(node), {**source.axes, axis: Axis(ids[start:end], value)})
 
 

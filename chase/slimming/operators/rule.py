@@ -57,8 +57,8 @@ class Flow(Protocol):
     def chosen_axis(self, node: fx.Node, axes: Sequence[int]) -> int:
         """The axis that units run along when `node` splits their axis into several; they are tied along the others."""
 
-    def guesses(self) -> bool:
-        """Whether a rule may take sizes in the graph to follow the widths; that is checked afterwards."""
+    def guesses(self, ids: Tensor) -> bool:
+        """Whether a rule may take sizes in the graph to follow the width of these units; that is checked afterwards."""
 
     def rejoin(self, node: fx.Node) -> None:
         """Mark the units that run along the skip connection which ends at `node`."""
