@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chase.errors import RecipeError
 from chase.slimming.followers import followed
 from chase.slimming.network import folds, kept_units
-from chase.slimming.surgery import Cut, Cuts, cuts, tensors_of, without
+from chase.slimming.surgery import Cut, Cuts, cuts, tensors_of, trimmed
 from chase.slimming.widths import Grid, check_grid
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ def _shrink(module: nn.Module, lost: Cuts, constants: Mapping[str, Tensor]) -> d
 def _smaller(tensor: Tensor, lost: list[Cut]) -> Tensor:
     """The tensor that takes the place of one, with its gradient."""
     if not isinstance(tensor, nn.Parameter):
-        return _less(tensor, lost)
-    smaller = nn.Parameter(_less(tensor.detach(), lost), tensor.requires_grad)
+        return trimmed(tensor, lost)
+    smaller = nn.Parameter(trimmed(tensor.detach(), lost), tensor.requires_grad)
     if tensor.grad is not None:
-        smaller.grad = _less(tensor.grad, lost)
+        smaller.grad = trimmed(tensor.grad, lost)
     return smaller
 
 
@@ -98,16 +98,9 @@ def _follow_(optimizer: torch.optim.Optimizer, new: Mapping[Tensor, Tensor], los
         if old in optimizer.state:
             state = optimizer.state.pop(old)
             optimizer.state[parameter] = {
-                key: _less(entry, lost[old]) if isinstance(entry, Tensor) and entry.shape == old.shape else entry
+                key: trimmed(entry, lost[old]) if isinstance(entry, Tensor) and entry.shape == old.shape else entry
                 for key, entry in state.items()
             }
-
-
-def _less(tensor: Tensor, lost: list[Cut]) -> Tensor:
-    """`without`, in the layout of `tensor`."""
-    last = tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return without(tensor, lost).contiguous(memory_format=layout)
 
 
 def _check_copy(module: nn.Module, model: nn.Module, lost: Cuts) -> None:

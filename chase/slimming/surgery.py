@@ -79,6 +79,13 @@ def without(tensor: Tensor, lost: list[Cut]) -> Tensor:
     return _in_portions(tensor, whole) if large else _cut_along(tensor, whole)
 
 
+def trimmed(tensor: Tensor, lost: list[Cut]) -> Tensor:
+    """`without`, in the memory layout of `tensor`."""
+    last = tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return without(tensor, lost).contiguous(memory_format=layout)
+
+
 def _cut_along(tensor: Tensor, lost: list[Cut]) -> Tensor:
     for dim in sorted({cut.dim for cut in lost}):
         tensor = _less(tensor, dim, [cut.positions for cut in lost if cut.dim == dim])

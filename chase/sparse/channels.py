@@ -67,18 +67,20 @@ def group_scores(
     masks: Mapping[str, Tensor],
     *,
     aggregate: Aggregate = AGGREGATES["mean"],
-    sizes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Tensor:
     """The score of each unit of a group, float32 [size] on the CPU: by default the mean over the rows that make it.
 
-    `sizes` are the dense sizes of a row of each weight, where they are not those of the weights given.
+    `shapes` are those of the dense weights, where they are not those of the weights given.
     """
     values, units = [], []
     for part in group.slices:
         if part.tensor in group.producers and not part.reads:
             weight = weights[part.tensor].detach()
             mask = masks[part.tensor] if part.tensor in masks else torch.ones_like(weight)
-            rows = score(weight.transpose(0, part.dim), mask.transpose(0, part.dim), (sizes or {}).get(part.tensor))
+            shape = (shapes or {}).get(part.tensor, weight.shape)
+            size = math.prod(shape) // shape[part.dim]
+            rows = score(weight.transpose(0, part.dim), mask.transpose(0, part.dim), size)
             values.append(rows.float().cpu()[part.positions])
             units.append(part.units)
     return torch.nan_to_num(aggregate(torch.cat(values), torch.cat(units), group.size))

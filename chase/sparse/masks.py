@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from chase.errors import CheckpointError
 from chase.slimming.groups import Group, Slice
-from chase.slimming.surgery import Cuts, narrowed, without
+from chase.slimming.surgery import Cuts, narrowed, trimmed
 from chase.slimming.units import Block
 
 MASKABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
@@ -66,7 +66,7 @@ class Masks:
     `weights` maps the name of a maskable weight to its mask; `alive` maps the name of each prunable group to a bool
     vector [size] on the CPU; `groups` are the prunable groups; `parameters` are the names of all parameters, since
     buffers are not masked. `total` and `channels` are the maskable weights and prunable channels of the dense model;
-    `row_sizes` holds the dense size of a weight's row where channels have been cut out since.
+    `dense_shapes` holds the shapes of the dense model's weights where channels have been cut out since.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Masks:
         self.alive = {group.name: torch.ones(group.size, dtype=torch.bool) for group in self.groups}
         self.total = sum(mask.numel() for mask in weights.values())
         self.channels = sum(group.size for group in self.groups)
-        self.row_sizes: dict[str, int] = {}
+        self.dense_shapes: dict[str, tuple[int, ...]] = {}
         self._slices = _by_tensor(self.groups)
 
     @classmethod
@@ -171,8 +171,8 @@ class Masks:
     def narrow(self, kept: Mapping[str, Tensor], lost: Cuts) -> None:
         """Follow a model that was cut: `kept` are the units [n] that each group keeps, `lost` what each tensor lost."""
         for name, mask in self.weights.items():
-            self.row_sizes.setdefault(name, mask[0].numel())
-        self.weights = {name: without(mask, lost.get(name, [])) for name, mask in self.weights.items()}
+            self.dense_shapes.setdefault(name, tuple(mask.shape))
+        self.weights = {name: trimmed(mask, lost.get(name, [])) for name, mask in self.weights.items()}
         self.alive = {name: alive[kept[name]] for name, alive in self.alive.items()}
         self.groups = narrowed(self.groups, kept, lost)
         self._slices = _by_tensor(self.groups)

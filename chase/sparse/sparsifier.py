@@ -199,7 +199,7 @@ class Sparsifier:
         criterion, aggregate = CHANNEL_SCORES[method.criterion], AGGREGATES[method.aggregate]
         scores = {
             group.name: group_scores(
-                group, criterion, weights, masks.weights, aggregate=aggregate, sizes=masks.row_sizes
+                group, criterion, weights, masks.weights, aggregate=aggregate, shapes=masks.dense_shapes
             )
             for group in masks.groups
         }
