@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from chase.errors import EquivalenceError
-from chase.slimming.surgery import replaced
+from chase.slimming.surgery import replaced, tensors_of
 from chase.tracing import Example, arguments, evaluating
 
 TOLERANCE = 1e-10
@@ -92,14 +92,17 @@ def _random(inputs: tuple[Any, ...], generator: torch.Generator) -> tuple[Any, .
     return drawn
 
 
+def in_precision(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy of a tensor on the CPU, in a precision if it is floating-point."""
+    return tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
 def _exact(model: nn.Module, dtype: torch.dtype, values: Mapping[str, Tensor] = MappingProxyType({})) -> nn.Module:
-    """A copy on the CPU in a precision, with some other values; only its floating-point tensors are converted."""
-
-    def converted(name: str, tensor: Tensor) -> Tensor:
-        new = values.get(name, tensor).cpu().to(dtype if tensor.is_floating_point() else tensor.dtype)
-        return new.clone() if new is tensor else new
-
-    return replaced(model, converted)
+    """The model on the CPU in a precision, with some other values: a copy, unless it is all that already."""
+    floats = [tensor for tensor in tensors_of(model).values() if tensor.is_floating_point()]
+    if not values and all(tensor.dtype == dtype and tensor.device.type == "cpu" for tensor in floats):
+        return model
+    return replaced(model, lambda name, tensor: in_precision(values.get(name, tensor), dtype))
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from chase.slimming.certificate import certify
+from chase.slimming.certificate import certify, in_precision
 from chase.slimming.groups import Group
-from chase.slimming.surgery import Plan, cuts, slim_copy, tensors_of, without
+from chase.slimming.surgery import Plan, cuts, replaced, slim_copy, tensors_of, without
 from chase.slimming.widths import Grid, check_grid, filled, grid_of
 from chase.tracing import Example
 
@@ -58,8 +57,7 @@ def slimmed(
         RecipeError: if round_to is not a width grid.
     """
     small, plan, kept = cut(model, masks, round_to=round_to)
-    masked = copy.deepcopy(model)
-    masks.apply_(masked)
+    masked = replaced(model, lambda name, tensor: in_precision(masks.masked(name, tensor), torch.float64))
     exact = unrounded(masked, masks, kept)
     return Slimmed(small, plan, kept, certify(masked, small, example=example, samples=samples, exact=exact))
 

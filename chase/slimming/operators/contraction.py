@@ -122,9 +122,11 @@ def _depthwise(flow: Flow, node: fx.Node, source: Labels | None, multiplier: int
     """One filter (or a few) a channel: it leaves with the channel, as the entries of a norm do."""
     weight, bias = node.args[1], argument(node, 2, "bias")
     source = without_axes(flow, source, [0], f"runs along the batch at {operator(node)}")
-    if source is None:
-        return None
     name = flow.tensor_name(weight)
+    if source is None:
+        made = _rows(flow, node) if name is not None else None
+        flow.ledger.pin(made and Labels((), {0: made}), "is made of single channels that cannot leave")
+        return made and Labels(shape(node), {1: made})
     units = source.axes[1].ids.repeat_interleave(multiplier)
     if name is not None:
         flow.ledger.own(Owned(name, 0, units))
