@@ -20,6 +20,8 @@ from chase.slimming.units import Labels
 from chase.slimming.widths import filled, spread
 from chase.tracing import Example, arguments, evaluating, operator, quiet, shape, trace
 
+REAL = contextlib.nullcontext()
+
 
 class Trial:
     """Forward passes without arithmetic of a model that lost half of the channels of some groups.
@@ -30,7 +32,7 @@ class Trial:
     def __init__(self, model: nn.Module, example: Example, training: bool) -> None:
         self.model, self.training = model, training
         self.inputs = arguments(example, batch=2)
-        self.mode: AbstractContextManager[Any] = contextlib.nullcontext()
+        self.mode: AbstractContextManager[Any] = REAL
         self.device = "meta"
         self.reasons: dict[str, str] = {}
 
@@ -56,8 +58,8 @@ class Trial:
     def failure(self, groups: Sequence[Group]) -> str | None:
         """What the forward pass complains about, or None."""
         try:
+            small = trial_copy(self.model, groups, self.device, self.mode)
             with quiet(), self.mode, torch.no_grad():
-                small = trial_copy(self.model, groups, self.device)
                 for training in {False, self.training}:
                     with evaluating(small, training=training):
                         small(*pytree.tree_map_only(Tensor, self._like, self.inputs))
@@ -74,14 +76,17 @@ def halved(groups: Sequence[Group]) -> dict[str, Tensor]:
     return {group.name: filled(group, spread(group, group.size // 2)).nonzero().flatten() for group in groups}
 
 
-def trial_copy(model: nn.Module, groups: Sequence[Group], device: str) -> nn.Module:
-    """A copy of `model` with these groups halved, and with tensors that are never filled."""
+def trial_copy(
+    model: nn.Module, groups: Sequence[Group], device: str, mode: AbstractContextManager[Any] = REAL
+) -> nn.Module:
+    """A copy of `model` with these groups halved, and with tensors of a mode that are never filled."""
     lost = cuts(tuple(groups), halved(groups))
 
     def change(name: str, tensor: Tensor) -> Tensor:
         return torch.empty(sides_without(tensor.shape, lost.get(name, [])), dtype=tensor.dtype, device=device)
 
-    return slim_copy(model, change)[0]
+    with mode:  # what is cut has to be known, so not in computing `lost`
+        return slim_copy(model, change)[0]
 
 
 def follows(walk: Propagation, small: nn.Module, example: Example, stays: Tensor) -> bool:

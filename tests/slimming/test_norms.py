@@ -116,7 +116,7 @@ class Block(nn.Module):
         return y
 
 
-def convnext() -> nn.Module:
+def convnext() -> Any:
     """A ConvNeXt of two blocks from torchvision, with norms over [b, c, h, w] and over [b, h, w, c]."""
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
@@ -159,7 +159,9 @@ def test_channels_of_a_convnext_leave_through_its_norms() -> None:
 
     kinds = {type(module) for module in result.model.modules() if isinstance(module, nn.LayerNorm)}
     assert kinds == {WideLayerNorm, WideLayerNorm2d}
-    assert {name: width for name, width in masks.widths().items() if name.startswith("features.0")} == {"features.0.0": 4}
+    assert {name: width for name, width in masks.widths().items() if name.startswith("features.0")} == {
+        "features.0.0": 4
+    }
     assert result.certificate["max_rel"] <= 1e-10
 
 
