@@ -52,7 +52,7 @@ def compact(
     for module in modules:
         _check_copy(module, model, lost)
     if optimizer is not None:
-        _check_state(optimizer, tensors_of(model), lost)
+        _check_state(optimizer, lost)
     masks.apply_(model)
     of_tensor = {tensor: lost[name] for name, tensor in tensors_of(model).items() if name in lost}
     for module in modules:
@@ -113,11 +113,13 @@ def _check_copy(module: nn.Module, model: nn.Module, lost: Cuts) -> None:
             )
 
 
-def _check_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], lost: Cuts) -> None:
-    for name in lost:
-        for key, entry in optimizer.state.get(tensors[name], {}).items():
-            if isinstance(entry, Tensor) and entry.numel() > 1 and entry.shape != tensors[name].shape:
+def _check_state(optimizer: torch.optim.Optimizer, lost: Cuts) -> None:
+    for parameter, state in optimizer.state.items() if lost else ():
+        for key, entry in state.items():
+            own = not isinstance(entry, Tensor) or entry.numel() == 1 or entry.shape == parameter.shape
+            if not own or isinstance(entry, list | tuple):
+                shown = list(entry.shape) if isinstance(entry, Tensor) else type(entry).__name__
                 raise RecipeError(
-                    f"{type(optimizer).__name__} keeps {key} of shape {list(entry.shape)} for {name} of shape "
-                    f"{list(tensors[name].shape)}, which cannot be cut; use SGD, Adam or AdamW"
+                    f"{type(optimizer).__name__} keeps {key} ({shown}) for a parameter of shape "
+                    f"{list(parameter.shape)}, which cannot be cut; use SGD, Adam or AdamW"
                 )

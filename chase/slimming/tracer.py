@@ -67,7 +67,7 @@ def _guessed(model: nn.Module, graphs: list[Trace], example: Example, freedoms: 
     walks, collection = _walk(model, graphs, freedoms, guessing=True)
     groups = collection.groups()
     free = [group for group in groups if group.pinned is None]
-    if Trial(model, example, training=len(graphs) > 1).failure(free) is not None:
+    if Trial(model, example).failure(free) is not None:
         return None
     guessed = [ids for walk in walks for ids in walk.guessed]
     if guessed and collection.any_free(torch.cat(guessed)):
@@ -80,7 +80,7 @@ def _guessed(model: nn.Module, graphs: list[Trace], example: Example, freedoms: 
 def _settled(model: nn.Module, graphs: list[Trace], example: Example, freedoms: Freedoms) -> tuple[Group, ...]:
     """The groups without guesses, where those are pinned whose number the forward pass fixes nevertheless."""
     groups = _walk(model, graphs, freedoms, guessing=False)[1].groups()
-    trial = Trial(model, example, training=len(graphs) > 1)
+    trial = Trial(model, example)
     accepted = {group.name for group in trial.accepted([group for group in groups if group.pinned is None])}
     return tuple(
         group

@@ -27,10 +27,11 @@ class Trial:
     """Forward passes without arithmetic of a model that lost half of the channels of some groups.
 
     They run on the meta device; for a model that does not run there even when whole, on fake tensors, which are slower.
+    The training mode is tried as well, where the whole model runs in it.
     """
 
-    def __init__(self, model: nn.Module, example: Example, training: bool) -> None:
-        self.model, self.training = model, training
+    def __init__(self, model: nn.Module, example: Example, *, training: bool = True) -> None:
+        self.model, self.modes = model, (False, True) if training else (False,)
         self.inputs = arguments(example, batch=2)
         self.mode: AbstractContextManager[Any] = REAL
         self.device = "meta"
@@ -57,15 +58,26 @@ class Trial:
 
     def failure(self, groups: Sequence[Group]) -> str | None:
         """What the forward pass complains about, or None."""
+        error, training = self._failed(groups)
+        if training and self._failed([])[1]:  # not even the whole model runs in training mode here
+            self.modes = (False,)
+            return None
+        return error
+
+    def _failed(self, groups: Sequence[Group]) -> tuple[str | None, bool]:
+        """What the forward pass complains about, and whether it did so in training mode only."""
+        training = False
         try:
             small = trial_copy(self.model, groups, self.device, self.mode)
-            with quiet(), self.mode, torch.no_grad():
-                for training in {False, self.training}:
-                    with evaluating(small, training=training):
-                        small(*pytree.tree_map_only(Tensor, self._like, self.inputs))
+            with quiet(), self.mode, torch.no_grad(), evaluating(small):
+                for training in self.modes:
+                    for module in small.modules():
+                        # torch's own norms and dropouts fix no number, and are slow to try in training
+                        module.training = training and not type(module).__module__.startswith("torch.nn.")
+                    small(*pytree.tree_map_only(Tensor, self._like, self.inputs))
         except Exception as error:  # whatever the user's forward raises
-            return (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return None
+            return (str(error).strip().splitlines() or [type(error).__name__])[0], training
+        return None, False
 
     def _like(self, x: Tensor) -> Tensor:
         return torch.empty(x.shape, dtype=x.dtype, device=self.device)

@@ -111,6 +111,8 @@ class Sparsifier:
         Call it between two steps; the training goes on as if they were still masked. See `chase.slimming.compact`
         for what it returns and raises.
         """
+        if self._stashed:
+            raise RecipeError("compact() lies between mask_gradients() and step(); call it after the step")
         kept = compact(self.model, self.masks, self.optimizer, copies=copies, round_to=round_to)
         self._weights = maskable(self.model)
         self._refresh()

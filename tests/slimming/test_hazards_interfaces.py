@@ -84,7 +84,6 @@ def test_what_only_training_does_to_channels_holds_them_too() -> None:
     assert_exact(model, EXAMPLE, {"aux": 6}, {"first.weight": (8, 3, 1, 1), "aux.weight": (3, 8, 1, 1)})
 
 
-@pytest.mark.xfail(strict=True, reason="the training graph is only tried where evaluation leaves parameters out")
 def test_a_number_that_only_training_uses_holds() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         x = net.first(x)

@@ -210,6 +210,21 @@ def everything(net: nn.Module, masks: Masks, optimizer: Optimizer) -> str:
         torch.set_printoptions(profile="default")
 
 
+def test_an_optimizer_with_a_flat_history_is_refused() -> None:
+    net, masks = halved()
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=0.01)
+
+    def closure() -> float:
+        loss = loss_of(net, 0)
+        backward(loss)
+        return loss.item()
+
+    optimizer.step(closure)
+
+    with pytest.raises(RecipeError, match="LBFGS keeps .* cannot be cut; use SGD, Adam or AdamW"):
+        compact(net, masks, optimizer)
+
+
 @pytest.mark.parametrize("kind", ["Adafactor", "copy", "missing", "wrapper", "grid"])
 def test_what_cannot_be_cut_along_is_refused_and_nothing_is_changed(kind: str) -> None:
     net, masks = halved()
@@ -225,7 +240,7 @@ def test_what_cannot_be_cut_along_is_refused_and_nothing_is_changed(kind: str) -
         other.get_submodule("two").register_parameter("bias", None)
     copies = {"wrapper": [other, AveragedModel(net)]}.get(kind, [other])
     text = {
-        "Adafactor": r"Adafactor keeps row_var of shape \[8, 3, 3, 1\] for one.weight of shape \[8, 3, 3, 3\], which",
+        "Adafactor": r"Adafactor keeps row_var \(\[8, 3, 3, 1\]\) for a parameter of shape \[8, 3, 3, 3\], which",
         "copy": "Toy cannot be compacted: its two.weight is missing or has another shape",
         "missing": "Toy cannot be compacted: its two.bias is missing",
         "wrapper": "AveragedModel cannot be compacted: its one.weight is missing .* hand in the network itself",
