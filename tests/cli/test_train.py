@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -22,7 +23,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from chase.cli import main; main()", *arguments]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    # started in the background, these tests would hand down that SIGINT is ignored
+    default = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=default)
 
 
 def wait_for_epoch(run: Path, process: subprocess.Popen[str]) -> None:
