@@ -14,9 +14,7 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Per artifact and batch size, when measuring.")]
 RoundOption = Annotated[
     str,
-    typer.Option(
-        "--round-to", metavar="N|LAYER=N,…", help="The width grid: 8, or by layer names layer1.*=16,8."
-    ),
+    typer.Option("--round-to", metavar="N|LAYER=N,…", help="The width grid: 8, or by layer names layer1.*=16,8."),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Any setting, as in -o optimizer.lr=0.05.")
