@@ -23,6 +23,7 @@ from chase.benchmarks.children import Row, Sweep, at, cost, main, recorded
 from chase.benchmarks.grouping import compare_groups, parts
 from chase.benchmarks.zoo import subject
 from chase.errors import GateError, MissingDependency
+from chase.slimming.surgery import tensors_of
 
 SHARE = 0.3
 """Share of the channels that leave."""
@@ -169,7 +170,7 @@ class Trial:
     @torch.no_grad()
     def _bury(self) -> None:
         """Set to zero in the full-size copy what left; positions count from what earlier groups had left over."""
-        tensors = dict(self.masked.named_parameters()) | dict(self.masked.named_buffers())
+        tensors = tensors_of(self.masked)
         stays: dict[tuple[str, int], list[int]] = {}
         for name, dim, positions in self.left:
             before = stays.setdefault((name, dim), list(range(tensors[name].shape[dim])))

@@ -152,7 +152,8 @@ def load_network(path: Path | str, *, kinds: tuple[str, ...] = KINDS) -> Network
     model = build_model(content["model"])
     try:
         if "program" not in content["model"]:
-            rebuild_(model, content["widths"] or {"shapes": {}, "attributes": {}})
+            if content["widths"]:
+                rebuild_(model, content["widths"])
             model.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]

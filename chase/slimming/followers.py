@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from chase.slimming.modules import full_name
 from chase.slimming.norms import wide
 from chase.tracing import evaluating
 
@@ -111,7 +112,7 @@ FOLLOWERS: dict[type | str, Follower] = {
 def follower(module: nn.Module) -> Follower | None:
     """The function declared for the class of `module`, or for the nearest of its parents."""
     for kind in type(module).__mro__:
-        for key in (kind, f"{kind.__module__}.{kind.__qualname__}"):
+        for key in (kind, full_name(kind)):
             if key in FOLLOWERS:
                 return FOLLOWERS[key]
     return None
@@ -122,8 +123,10 @@ def followed(model: nn.Module) -> dict[str, dict[str, Any]]:
     changed: dict[str, dict[str, Any]] = {}
     for name, module in model.named_modules():
         declared = follower(module)
+        if declared is None:
+            continue
         with evaluating(module):  # a spectral norm turns whenever its weight is looked at in training
-            wanted = declared(module) if declared is not None else {}
+            wanted = declared(module)
         different = {key: value for key, value in wanted.items() if getattr(module, key, None) != value}
         if different:
             settle(module, different)

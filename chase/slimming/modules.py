@@ -7,7 +7,7 @@ A module whose operators have no rule, but whose meaning is known, gets a rule o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,9 +42,8 @@ def full_name(kind: type | str) -> str:
     return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def declared(node: fx.Node) -> tuple[str, ModuleRule] | None:
-    """The outermost module with a rule that a node lies in: its path and the rule."""
-    rules = {full_name(kind): rule for kind, rule in MODULE_RULES.items()}
+def declared(node: fx.Node, rules: Mapping[str, ModuleRule]) -> tuple[str, ModuleRule] | None:
+    """The outermost module with a rule (by the full name of its class) that a node lies in: its path and the rule."""
     for path, kind in (node.meta.get("nn_module_stack") or {}).values():
         if (rule := rules.get(full_name(kind))) is not None:
             return path, rule
@@ -56,8 +55,9 @@ def calls(traced: Trace) -> dict[fx.Node, tuple[ModuleCall, ModuleRule]]:
     found: dict[fx.Node, tuple[ModuleCall, ModuleRule]] = {}
     run: list[fx.Node] = []
     here: tuple[str, ModuleRule] | None = None
+    rules = {full_name(kind): rule for kind, rule in MODULE_RULES.items()}
     for node in traced.nodes:
-        inside = declared(node) if MODULE_RULES and node.op == "call_function" else None
+        inside = declared(node, rules) if rules and node.op == "call_function" else None
         if inside != here and run and here is not None:
             found |= dict.fromkeys(run, (_call(traced, here[0], run), here[1]))
             run = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from chase.slimming.modules import full_name
+
 
 class WideLayerNorm(nn.LayerNorm):
     """LayerNorm over `dense_width` channels of which only the first k are stored; the others are zero.
@@ -48,4 +50,4 @@ WIDE: dict[str, type[WideLayerNorm]] = {
 
 def wide(kind: type) -> type[WideLayerNorm] | None:
     """What a LayerNorm of this class becomes; None where it is not known to be one."""
-    return kind if issubclass(kind, WideLayerNorm) else WIDE.get(f"{kind.__module__}.{kind.__qualname__}")
+    return kind if issubclass(kind, WideLayerNorm) else WIDE.get(full_name(kind))

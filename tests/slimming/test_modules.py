@@ -156,7 +156,8 @@ def test_the_rule_of_the_outermost_module_counts(monkeypatch: pytest.MonkeyPatch
 
     nodes = [node for node in trace(model, EXAMPLE).nodes if node.op == "call_function"]
 
-    assert {declared(node) for node in nodes} == {None, ("outer", rule)}
+    rules = {full_name(kind): each for kind, each in MODULE_RULES.items()}
+    assert {declared(node, rules) for node in nodes} == {None, ("outer", rule)}
     assert full_name(Outer) == f"{Outer.__module__}.Outer"
 
 

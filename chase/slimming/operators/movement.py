@@ -118,7 +118,7 @@ def _varies(places: Tensor, axis: int) -> bool:
 def chunks(flow: Flow, node: fx.Node) -> tuple[Labels | None, ...]:
     """chunk(input, n, dim): along the channels, each of the n parts keeps equally many."""
     source = flow.labels(node.args[0])
-    sizes = [sides for sides in _result_shapes(node)]
+    sizes = _result_shapes(node)
     if source is None:
         return (None,) * len(sizes)
     axis = argument(node, 2, "dim", 0) % len(source.shape)
