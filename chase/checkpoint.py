@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chase.errors import CheckpointError
+from chase.errors import CheckpointError, reason
 from chase.files import atomic
 from chase.models import build
 from chase.program import from_program
@@ -156,8 +156,7 @@ def load_network(path: Path | str, *, kinds: tuple[str, ...] = KINDS) -> Network
                 rebuild_(model, content["widths"])
             model.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} does not fit the model {content['model']['name']!r}: {reason}") from error
+        raise CheckpointError(f"{path} does not fit the model {content['model']['name']!r}: {reason(error)}") from error
     spec = InputSpec(**{key: tuple(value) for key, value in content["input"].items()})
     return Network(path=Path(path), kind=content["kind"], model=model.eval(), input=spec, content=content)
 

@@ -82,3 +82,12 @@ class MissingDependency(ChaseError, ImportError):
     """An optional package or backend is not installed."""
 
     exit_code = 4
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what went wrong at the root of `error`, for use inside a one-line message."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from chase.errors import CheckpointError, TraceError
+from chase.errors import CheckpointError, TraceError, reason
 from chase.tracing import Example, arguments, evaluating, quiet
 
 ARITHMETIC: dict[str, Callable[..., Any]] = {
@@ -72,8 +72,7 @@ def to_program(model: nn.Module, example: Example) -> dict[str, Any]:
         try:
             program = torch.export.export(model, pair, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # whatever the user's forward raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TraceError(f"cannot export {type(model).__name__} as a program: {reason}") from error
+            raise TraceError(f"cannot export {type(model).__name__} as a program: {reason(error)}") from error
     stored = _listed(program)
     try:
         Program(stored)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from chase.errors import TraceError
+from chase.errors import TraceError, reason
 
 Example: TypeAlias = Tensor | tuple[Any, ...]
 """What a model is called with: one tensor [b, ...], or a tuple of arguments whose tensors have a batch axis first."""
@@ -115,10 +115,11 @@ def trace(model: nn.Module, example: Example, *, training: bool = False) -> Trac
         try:
             program = torch.export.export(model, pair, strict=False)
         except Exception as error:  # whatever the user's forward raises
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             shapes = [list(x.shape) for x in pytree.tree_leaves(example) if isinstance(x, Tensor)]
             shown = shapes[0] if len(shapes) == 1 else shapes
-            raise TraceError(f"cannot trace {type(model).__name__} on an input of shape {shown}: {reason}") from error
+            raise TraceError(
+                f"cannot trace {type(model).__name__} on an input of shape {shown}: {reason(error)}"
+            ) from error
     signature = program.graph_signature
     found = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     first = _first_names(model)

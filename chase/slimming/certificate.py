@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from chase.errors import EquivalenceError
+from chase.errors import EquivalenceError, reason
 from chase.slimming.surgery import replaced, tensors_of
 from chase.tracing import Example, arguments, evaluating
 
@@ -50,7 +50,7 @@ def certify(
         except Exception as error:  # whatever the user's forward raises on a size that is not its own
             if kind == "other_size":
                 continue
-            raise EquivalenceError(f"the masked network does not run on its own example: {_said(error)}") from error
+            raise EquivalenceError(f"the masked network does not run on its own example: {reason(error)}") from error
         found = _relative_error(reference, _slim_outputs(ours, inputs, dtype))
         errors[kind] = _worst([errors.get(kind, 0.0), found])
         counts[kind] = counts.get(kind, 0) + _batch(inputs)
@@ -120,12 +120,8 @@ def _slim_outputs(model: nn.Module, inputs: tuple[Any, ...], dtype: torch.dtype)
         return _outputs(model, inputs, dtype)
     except Exception as error:  # the forward pass says x.view(-1, 1024)
         raise EquivalenceError(
-            "slim and masked cannot be compared; the model's forward pass may fix a size: " + _said(error)
+            "slim and masked cannot be compared; the model's forward pass may fix a size: " + reason(error)
         ) from error
-
-
-def _said(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _runs(model: nn.Module, inputs: tuple[Any, ...], dtype: torch.dtype) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chase.errors import CheckpointError, TraceError
+from chase.errors import CheckpointError, TraceError, reason
 from chase.slimming.followers import followed, settle
 from chase.slimming.groups import Group, Lane, Slice
 from chase.slimming.units import Block
@@ -170,7 +170,7 @@ def replaced(model: nn.Module, change: Callable[[str, Tensor], Tensor | None]) -
     try:
         return copy.deepcopy(model, memo)
     except RuntimeError as error:  # torch.nn.utils.weight_norm keeps a computed tensor as an attribute
-        raise TraceError(f"{type(model).__name__} cannot be copied: {str(error).splitlines()[0]}") from error
+        raise TraceError(f"{type(model).__name__} cannot be copied: {reason(error)}") from error
 
 
 def slim_copy(model: nn.Module, change: Callable[[str, Tensor], Tensor | None]) -> tuple[nn.Module, Plan]:

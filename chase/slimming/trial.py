@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from chase.errors import TraceError
+from chase.errors import TraceError, reason
 from chase.slimming.groups import Group
 from chase.slimming.propagation import Propagation
 from chase.slimming.surgery import cuts, sides_without, slim_copy
@@ -76,7 +76,7 @@ class Trial:
                         module.training = training and not type(module).__module__.startswith("torch.nn.")
                     small(*pytree.tree_map_only(Tensor, self._like, self.inputs))
         except Exception as error:  # whatever the user's forward raises
-            return (str(error).strip().splitlines() or [type(error).__name__])[0], training
+            return reason(error), training
         return None, False
 
     def _like(self, x: Tensor) -> Tensor:
