@@ -53,7 +53,7 @@ def examine(name: str, *, sides: Sequence[int] = (), shares: Sequence[float] = S
         for share in shares:
             found: Row = {}
             row["slim"][f"{share:g}"] = found
-            _slim(row, found, tried, _killed(tried.model, groups, share))
+            _slim(row, found, tried, killed(tried.model, groups, share))
     return row
 
 
@@ -90,7 +90,7 @@ def _slim(row: Row, found: Row, tried: Subject, masks: Masks) -> None:
     _trains(result.model, torch.randn(2, *tried.example.shape[1:], generator=torch.Generator().manual_seed(0)))
 
 
-def _killed(model: nn.Module, groups: Sequence[Group], share: float) -> Masks:
+def killed(model: nn.Module, groups: Sequence[Group], share: float) -> Masks:
     """Masks under which a share of the units of every group is dead, at random."""
     generator = torch.Generator().manual_seed(0)
     masks = Masks.dense(model, prunable(groups, prune_skip=True))

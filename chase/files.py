@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,35 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def staged(path: Path | str) -> Iterator[Path]:
+    """The same name in a temporary folder beside `path`; all that lies there in the end moves to the folder of `path`.
+
+    For results of several files, or of a folder. `path` itself moves last, so that it is never there alone.
+
+    Raises:
+        OutputError: if the folder cannot be written to or the disk is full; what stood there before stays.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            stage = Path(folder)
+            yield stage / path.name
+            for made in sorted(stage.iterdir(), key=lambda each: each.name == path.name):
+                _replace(made, path.parent / made.name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write {path}: {reason}; choose another output path") from error
+
+
+def _replace(made: Path, path: Path) -> None:
+    """Move a file or a folder to `path`; only a folder that stood there must first step aside."""
+    if made.is_dir() and path.is_dir():
+        os.replace(path, made.with_name(f"{made.name}.old"))
+    os.replace(made, path)
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     with atomic(path) as temporary:
@@ -41,9 +71,13 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def sha256(path: Path | str) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    """The SHA-256 of a file, or of the names and hashes of all files in a folder, as 64 hexadecimal digits."""
+    path, digest = Path(path), hashlib.sha256()
+    if path.is_dir():
+        for part in sorted(each for each in path.rglob("*") if each.is_file()):
+            digest.update(f"{part.relative_to(path).as_posix()} {sha256(part)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

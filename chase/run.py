@@ -64,7 +64,7 @@ class Run:
         """Exported files, those that have a description beside them."""
         names = {"manifest.json", "bench.json"}
         sidecars = [path for path in sorted(self.folder.glob("*.*.json")) if path.name not in names]
-        return [path.with_suffix("") for path in sidecars if path.with_suffix("").is_file()]
+        return [path.with_suffix("") for path in sidecars if path.with_suffix("").exists()]
 
     def record(self, *files: Path, parents: Sequence[Path] = (), **facts: Any) -> None:
         """Enter files in the manifest: their hash, the command, versions, and the hashes of what they came from."""
@@ -91,7 +91,7 @@ class Run:
     def is_current(self, file: Path, **facts: Any) -> bool:
         """Whether `file` is what the manifest says, made with these facts from parents that have not changed."""
         entry: Mapping[str, Any] = self.entries().get(os.path.relpath(file, self.folder), {})
-        if not file.is_file() or entry.get("sha256") != sha256(file):
+        if not file.exists() or entry.get("sha256") != sha256(file):
             return False
         parents = ((self.folder / name, digest) for name, digest in entry["parents"].items())
         same_parents = all(parent.is_file() and sha256(parent) == digest for parent, digest in parents)

@@ -5,10 +5,11 @@ artifact = export(model, "model.onnx", example=x[:1])
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,29 +19,35 @@ from torch import Tensor, nn
 
 from chase import __version__
 from chase.artifact import Artifact
-from chase.errors import ExportError, RecipeError
-from chase.exporters.onnx import write_onnx
-from chase.exporters.parity import check_parity, tolerance_for
-from chase.exporters.tensorrt import write_tensorrt
-from chase.exporters.torchscript import write_torchscript
-from chase.files import atomic
-from chase.registry import Registry, did_you_mean
-from chase.runtimes import open_runtime
-from chase.runtimes.base import reason
+from chase.errors import ExportError, MissingDependency, RecipeError, reason
+from chase.exporters.child import answers
+from chase.exporters.formats import EXPORTERS, PRECISIONS, Exporter, check, default_name, format_of
+from chase.exporters.job import Job, Progress, silent, where
+from chase.exporters.parity import Gate, Parity, gate_for
+from chase.exporters.preprocessing import Preprocessed
+from chase.exporters.verification import check as check_parity
+from chase.exporters.verification import compare_modules, samples_like, verify
+from chase.files import staged
+from chase.registry import did_you_mean
 
-__all__ = ["EXPORTERS", "SUFFIXES", "Exporter", "export", "suffix_of"]
+__all__ = [
+    "EXPORTERS",
+    "PRECISIONS",
+    "Exporter",
+    "Gate",
+    "Job",
+    "Parity",
+    "answers",
+    "default_name",
+    "export",
+    "format_of",
+    "verify",
+]
 
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
+"""Those that take part in an export, beside what a format adds itself."""
 
-# (model, path, *, example, facts, **options) -> more facts: writes the model, a copy in eval mode on the CPU,
-# to `path`. Facts are fields of Artifact: those that are known already, and those that the writing decides.
-Exporter = Callable[..., dict[str, Any]]
-
-EXPORTERS: Registry[Exporter] = Registry(
-    "exporter", {"torchscript": write_torchscript, "onnx": write_onnx, "tensorrt": write_tensorrt}
-)
-SUFFIXES = {".ts": "torchscript", ".onnx": "onnx", ".engine": "tensorrt"}
-
-_RANDOM_SAMPLES = 8
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def export(
@@ -50,67 +57,130 @@ def export(
     example: Tensor,
     format: str | None = None,
     precision: str = "fp32",
+    keep_fp32: Sequence[str] = (),
+    preprocessing: bool = False,
     samples: Tensor | None = None,
-    tolerance: float | None = None,
+    calibration: Tensor | None = None,
+    gate: Gate | None = None,
     facts: Mapping[str, Any] | None = None,
-    **options: Any,
+    isolated: bool = True,
+    on_progress: Progress = silent,
+    **settings: Any,
 ) -> Artifact:
     """The artifact at `path`, written beside its sidecar once it was seen to answer as the model does.
 
-    `example` is an input [b, c, h, w]. The file is run on `samples` [n, c, h, w] (by default random ones from
-    a fixed seed) at two batch sizes; its logits may differ by `tolerance`, relative to the largest one (by
-    default what `chase.exporters.parity` says for the format). `facts` are fields of Artifact that the caller
-    knows, such as classes, mean and std; `options` are the exporter's own, such as opset. The model stays as
-    it is.
+    `example` is an input [b, c, h, w]. The file is run on `samples` [n, c, h, w] (by default random ones from a fixed
+    seed) at two batch sizes, in a fresh process if `isolated`, and held to `gate` (by default what
+    `chase.exporters.parity` says for the format and the precision). int8 and fp8 need `calibration` [m, c, h, w]:
+    images of the training set. A reduced precision that misses its gate keeps the fewest layers in fp32 that meet it,
+    beside those that `keep_fp32` names (patterns such as "layer4.*"); the artifact names them. With `preprocessing`
+    the file takes uint8 images [b, h, w, c] and answers with probabilities; it needs mean and std among the facts.
+    `facts` are fields of Artifact that the caller knows, such as classes, mean and std; `settings` are the format's
+    own, such as opset. The model stays as it is.
+
+    A file that cannot run on this machine, such as an engine for another GPU, is kept if the graph that it was built
+    from passes; the artifact's parity then says what was run ("of") and why ("because").
 
     Raises:
         RecipeError: if an argument is wrong; UnknownName if there is no such format.
         ExportError: if the model cannot be traced or written in this format.
         ParityError: if the file does not answer as the model does; what stood at `path` before stays.
-        MissingDependency: if the exporter or the runtime that checks it is not installed.
+        MissingDependency: if the exporter is not installed.
     """
     path = Path(path)
-    format = format or _format_of(path)
-    exporter = EXPORTERS[format]
-    _check_options(exporter, format, options)
-    if precision != "fp32":
-        raise RecipeError(f"precision {precision!r} is not supported; only fp32 in this version")
+    format = format or format_of(path)
+    exporter = check(format, precision, settings)
     model, example = _prepare(model, example)
-    samples = _samples(samples, example)
     known = _facts(facts or {}, example)
-    with atomic(path) as temporary:
-        known |= exporter(model, temporary, example=example, facts=known, **options)
-        written = Artifact(path=temporary, format=format, precision=precision, **known)
-        if tolerance is None:
-            tolerance = tolerance_for(model, samples, format=format, precision=precision)
-        with open_runtime(written) as runtime:
-            parity = check_parity(model, runtime, samples, tolerance=tolerance, name=path.name)
-    artifact = dataclasses.replace(written, path=path, parity=dataclasses.asdict(parity))
-    artifact.save()
-    return artifact
+    if preprocessing:
+        known |= {"preprocessing": True, "input_dtype": "uint8", "output_name": "probabilities"}
+    blank = Artifact(path=path, format=format, precision=precision, **known)
+    images = _like(samples_like(example) if samples is None else samples, example)
+    reference = _wrapped(model, blank)
+    inputs = blank.encode(images)
+    gate = gate or gate_for(reference, inputs, format=format, precision=precision)
+    reduced, kept = _reduced(model, example, precision, samples=images, gate=gate, keep_fp32=keep_fp32)
+    job = Job(
+        model=_wrapped(reduced, blank),
+        example=inputs[:1],
+        samples=inputs,
+        gate=gate,
+        precision=precision,
+        calibration=None if calibration is None else blank.encode(_like(calibration, example)),
+        keep_fp32=tuple(keep_fp32),
+        facts=known,
+        progress=on_progress,
+    )
+    with staged(path) as temporary:
+        written = exporter.write(job, temporary, **settings)
+        known |= {"keep_fp32": kept, "settings": settings} | written
+        artifact = Artifact(path=temporary, format=format, precision=precision, **known)
+        artifact = dataclasses.replace(artifact, sha256=artifact.fingerprint())
+        artifact.save()
+        parity = _verified(reference, artifact, job, isolated)
+        artifact = dataclasses.replace(artifact, parity=parity)
+        artifact.save()
+    return dataclasses.replace(artifact, path=path)
 
 
-def suffix_of(format: str) -> str:
-    """The file suffix of a format, such as ".onnx"; that of an exporter added from outside is its name."""
-    return next((suffix for suffix, name in SUFFIXES.items() if name == format), f".{format}")
+def _wrapped(model: nn.Module, artifact: Artifact) -> nn.Module:
+    """The model with its preprocessing, where the artifact has it inside."""
+    if not artifact.preprocessing:
+        return model
+    if not artifact.mean or len(artifact.mean) != artifact.input_shape[0]:
+        raise RecipeError(
+            f"preprocessing needs a mean and a std for each of {artifact.input_shape[0]} channels, not "
+            f"{list(artifact.mean)}; pass them as facts"
+        )
+    return Preprocessed(model, artifact.mean, artifact.std).eval()
 
 
-def _format_of(path: Path) -> str:
-    if path.suffix in SUFFIXES:
-        return SUFFIXES[path.suffix]
-    known = ", ".join(f"{suffix} ({format})" for suffix, format in SUFFIXES.items())
-    raise RecipeError(f"{path.name} does not say its format; name one or use a known suffix: {known}")
+def _reduced(
+    model: nn.Module, example: Tensor, precision: str, *, samples: Tensor, gate: Gate, keep_fp32: Sequence[str]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model computing in `precision` inside, and the layers that do not; the model itself where that is fp32."""
+    if precision not in _HALF:
+        if keep_fp32 and precision == "fp32":
+            raise RecipeError(f"keep_fp32 is for reduced precisions, not {precision}; leave it out")
+        return model, ()
+    from chase.exporters.precision import in_half
+
+    return in_half(model, example, _HALF[precision], samples=samples, gate=gate, keep_fp32=keep_fp32)
 
 
-def _check_options(exporter: Exporter, format: str, options: Mapping[str, Any]) -> None:
-    """Refuse an option that the exporter does not have."""
-    parameters = inspect.signature(exporter).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = set(parameters) - {"model", "path", "example", "facts"}
-    for name in options.keys() - known:
-        hint = did_you_mean(name, known) if known else "it has none"
-        raise RecipeError(f"the exporter {format} has no option {name!r}; {hint}")
+def _verified(reference: nn.Module, artifact: Artifact, job: Job, isolated: bool) -> dict[str, Any]:
+    """The parity of the file, or that of its graph where the file cannot run here, as the sidecar states it."""
+    because = None
+    try:
+        device = _device(artifact)
+        parity = check_parity(reference, artifact, job.samples, gate=job.gate, device=device, isolated=isolated)
+    except MissingDependency as missing:
+        if artifact.format == "onnx" and artifact.precision != "bf16" or not EXPORTERS[artifact.format].through_onnx:
+            raise
+        because = str(missing)
+        parity = _stand_in(reference, artifact, job, isolated)
+    gate = {name: bound for name, bound in dataclasses.asdict(job.gate).items() if bound is not None}
+    of = "file" if because is None else "module" if job.precision == "bf16" else "graph"
+    return dataclasses.asdict(parity) | {"gate": gate, "of": of, "because": because}
+
+
+def _stand_in(reference: nn.Module, artifact: Artifact, job: Job, isolated: bool) -> Parity:
+    """The parity of what the file was made from: its ONNX graph, or for bf16 (nothing runs that on CPUs) torch's."""
+    if job.precision == "bf16":
+        return compare_modules(reference, job.model, job.samples, gate=job.gate, name=artifact.path.name)
+    from chase.exporters.onnx import onnx_bytes
+
+    with tempfile.TemporaryDirectory() as folder:
+        graph = dataclasses.replace(artifact, path=Path(folder) / "graph.onnx", format="onnx", files=(), built_for={})
+        graph.path.write_bytes(onnx_bytes(job, opset=artifact.opset))
+        graph.save()
+        return check_parity(reference, graph, job.samples, gate=job.gate, isolated=isolated)
+
+
+def _device(artifact: Artifact) -> str:
+    """Where a file is tried."""
+    wants_gpu = artifact.precision == "bf16" and artifact.format == "onnx" and torch.cuda.is_available()
+    return "cuda" if wants_gpu else artifact.built_for.get("device", "cpu")
 
 
 def _prepare(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
@@ -122,18 +192,15 @@ def _prepare(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
             logits = model(example)
     except Exception as error:  # the model's own code may raise anything
         given = f"the example {list(example.shape)}"
-        raise ExportError(f"{type(model).__name__} cannot run {given}: {reason(error)}") from error
+        raise ExportError(f"{type(model).__name__} cannot run {given}: {reason(error)}{where(error)}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         answer = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ExportError(f"{type(model).__name__} answers with {answer}; it must be one tensor [b, classes]")
-    return model, example
+    return model, example[:1]
 
 
-def _samples(given: Tensor | None, example: Tensor) -> Tensor:
-    """The inputs [n, c, h, w] of the parity check: the given ones, or random ones."""
-    if given is None:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(_RANDOM_SAMPLES, *example.shape[1:], generator=generator)
+def _like(given: Tensor, example: Tensor) -> Tensor:
+    """The images [n, c, h, w], which must be of the example's shape."""
     if given.shape[1:] != example.shape[1:] or not len(given):
         shapes = f"samples of {list(given.shape)} and an example of {list(example.shape)}"
         raise RecipeError(f"{shapes} do not fit; pass at least one sample of the example's shape")
@@ -142,8 +209,7 @@ def _samples(given: Tensor | None, example: Tensor) -> Tensor:
 
 def _facts(facts: Mapping[str, Any], example: Tensor) -> dict[str, Any]:
     """The fields of the artifact that are known before it is written."""
-    own = {"path", "format", "precision", "parity", "opset", "input_shape"}
-    known = {field.name for field in dataclasses.fields(Artifact)} - own
+    known = {"classes", "mean", "std", "input_range", "kind", "parent_sha256", "widths_sha256", "macs", "params"}
     for name in facts.keys() - known:
         raise RecipeError(f"an artifact has no fact {name!r} to be given; {did_you_mean(name, known)}")
     return {"input_shape": tuple(example.shape[1:]), "versions": _versions(), **facts}
@@ -152,9 +218,7 @@ def _facts(facts: Mapping[str, Any], example: Tensor) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     """The versions of everything that takes part in an export."""
     found = {"chase": __version__}
-    for package in ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"):
-        try:
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -1,4 +1,4 @@
-"""ONNX export, through torch.export."""
+"""ONNX export: through torch.export, simplified, quantised where asked, labelled and checked."""
 
 from __future__ import annotations
 
@@ -6,59 +6,109 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from chase import __version__
-from chase.errors import ExportError, RecipeError
-from chase.runtimes.base import reason, require
+from chase.errors import ExportError, RecipeError, reason
+from chase.exporters.job import Job, where
+from chase.exporters.parity import reference
+from chase.runtimes.base import require
+from chase.tracing import arguments
 
 OPSETS = range(18, 24)  # torch does not write older ones; newer ones are beyond what it states
+OPSET = 20
+OPSET_OF_BF16 = 22  # the first whose convolutions take it
+LABELS = ("classes", "mean", "std", "input_range", "preprocessing", "parent_sha256", "widths_sha256", "versions")
+"""The facts that are written into the file."""
+
 _LIMIT_BYTES = 2 * 1024**3  # of one protobuf file
+_INSTALL = "onnx onnxscript onnxslim"
+_made: WeakKeyDictionary[Job, dict[tuple[Any, ...], tuple[Any, dict[str, Any]]]] = WeakKeyDictionary()
 
 
 def write_onnx(
-    model: nn.Module, path: Path, *, example: Tensor, facts: Mapping[str, Any], opset: int = 20
+    job: Job,
+    path: Path,
+    *,
+    opset: int | None = None,
+    dynamic_size: bool = False,
+    calibration_method: str = "minmax",
+    compress: bool = False,
 ) -> dict[str, Any]:
     """Write an ONNX file with input "input" and output "logits", whose batch size is open; gives its opset.
 
+    `dynamic_size` leaves height and width open as well. `calibration_method` says how int8 and fp8 find their ranges
+    (`chase.exporters.precision.quantize`). `compress` stores only the weights that are not zero, where that is smaller;
+    ONNX Runtime reads such a file, TensorRT does not.
+
     Raises:
-        RecipeError: if `opset` is not one of OPSETS.
+        RecipeError: if `opset` is not one of OPSETS, or too low for the precision.
         ExportError: if the model cannot be exported or needs more than 2 GB, or the file is not as asked for.
-        MissingDependency: if onnx or onnxscript is not installed.
+        MissingDependency: if a package is not installed.
     """
-    if opset not in OPSETS:
-        raise RecipeError(f"opset {opset} is outside {OPSETS[0]} to {OPSETS[-1]}; 20 is the default")
+    proto, facts = onnx_proto(job, opset=opset, dynamic_size=dynamic_size, calibration_method=calibration_method)
+    if compress:
+        from chase.exporters.compression import sparse
+
+        proto = sparse(proto)
+    path.write_bytes(proto.SerializeToString())
+    return facts
+
+
+def onnx_bytes(job: Job, **settings: Any) -> bytes:
+    """The ONNX file that other exporters begin with; `settings` are those of `onnx_proto`."""
+    content: bytes = onnx_proto(job, **settings)[0].SerializeToString()
+    return content
+
+
+def onnx_proto(
+    job: Job, *, opset: int | None = None, dynamic_size: bool = False, calibration_method: str = "minmax"
+) -> tuple[Any, dict[str, Any]]:
+    """The ModelProto of a job, and what is to be said of it; made once for the same job and settings."""
+    opset = _checked_opset(opset, job.precision)
+    settings = (opset, dynamic_size, calibration_method)
+    made = _made.setdefault(job, {})
+    if settings not in made:
+        proto = _simplified(_exported(job.model, job.example, opset, dynamic_size))
+        proto, facts = _quantised(proto, job, calibration_method)
+        _name_output(proto, "probabilities" if job.facts.get("preprocessing") else "logits")
+        _label(proto, job.facts)
+        _check(proto, opset)
+        made[settings] = proto, {"opset": opset, **facts}
+    return made[settings]
+
+
+def _checked_opset(opset: int | None, precision: str) -> int:
+    lowest = OPSET_OF_BF16 if precision == "bf16" else OPSETS[0]
+    chosen = max(lowest, OPSET) if opset is None else opset
+    if not lowest <= chosen <= OPSETS[-1]:
+        default = max(lowest, OPSET)
+        raise RecipeError(
+            f"opset {chosen} is outside {lowest} to {OPSETS[-1]} for {precision}; {default} is the default"
+        )
+    return chosen
+
+
+def _exported(model: nn.Module, example: torch.Tensor, opset: int, dynamic_size: bool) -> Any:
     if (size := sum(tensor.nbytes for tensor in model.state_dict().values())) >= _LIMIT_BYTES:
         raise ExportError(f"the weights take {size} bytes; an ONNX file holds less than 2 GB")
-    onnx = require("onnx", purpose="exporting to ONNX", install="onnx onnxscript")
-    require("onnxscript", purpose="exporting to ONNX", install="onnx onnxscript")
-    _write(model, path, example, opset)
-    try:
-        proto = onnx.load(str(path))
-        _label(proto, facts)
-        onnx.save(proto, str(path))
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx.checker refuses the exported file: {reason(error)}") from error
-    if (written := _opset(proto)) != opset:
-        raise ExportError(f"torch wrote opset {written} instead of {opset}; ask for opset {written}")
-    return {"opset": written}
-
-
-def _write(model: nn.Module, path: Path, example: Tensor, opset: int) -> None:
+    for package in _INSTALL.split():
+        require(package, purpose="exporting to ONNX", install=_INSTALL)
+    rows, columns = (1, 2) if example.dtype == torch.uint8 else (2, 3)
+    dims = {0: "batch"} | ({rows: "height", columns: "width"} if dynamic_size else {})
     try:
         with _silence():
-            torch.onnx.export(
+            program: Any = torch.onnx.export(
                 model,
-                (example,),
-                str(path),
+                arguments(example, batch=2),  # of one row torch would make a constant in attention
                 dynamo=True,
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=(dims,),
                 input_names=["input"],
                 output_names=["logits"],
                 opset_version=opset,
@@ -66,10 +116,12 @@ def _write(model: nn.Module, path: Path, example: Tensor, opset: int) -> None:
                 optimize=True,
                 verbose=False,
             )
-    except OSError:
-        raise
     except Exception as error:  # tracing runs the model's own code, which may raise anything
-        raise ExportError(f"torch.onnx cannot export {type(model).__name__}: {reason(error)}") from error
+        raise ExportError(f"torch.onnx cannot export {type(model).__name__}: {reason(error)}{where(error)}") from error
+    written = program.model_proto.graph.input[0].type.tensor_type.shape.dim
+    if fixed := [name for axis, name in dims.items() if written[axis].dim_param != name]:
+        raise ExportError(f"{type(model).__name__} fixes its {' and '.join(fixed)}; it cannot be left open")
+    return program.model_proto
 
 
 @contextlib.contextmanager
@@ -84,15 +136,56 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _label(proto: Any, facts: Mapping[str, Any]) -> None:
+def _simplified(proto: Any) -> Any:
+    """The same graph with constants folded and patterns fused; nodes keep what torch noted of their origin."""
+    import onnxslim
+
+    origins = {key: list(node.metadata_props) for node in proto.graph.node for key in (*node.output, node.name)}
+    try:
+        with _silence():
+            slim = onnxslim.slim(proto)
+    except Exception as error:  # whatever a foreign pass raises on a graph it does not know
+        raise ExportError(f"onnxslim cannot simplify the graph: {reason(error)}") from error
+    for node in slim.graph.node:
+        if not node.metadata_props:
+            node.metadata_props.extend(origins.get(node.name, origins.get(node.output[0], [])))
+    return slim
+
+
+def _quantised(proto: Any, job: Job, method: str) -> tuple[Any, dict[str, Any]]:
+    if job.precision in ("fp32", "fp16", "bf16"):
+        return proto, {}
+    from chase.exporters.precision.quantize import quantized_within
+
+    proto, kept = quantized_within(proto, job, reference(job.model, job.samples), method=method)
+    return proto, {"keep_fp32": kept}
+
+
+def _name_output(proto: Any, name: str) -> None:
+    old = proto.graph.output[0].name
+    for node in proto.graph.node:
+        node.output[:] = [name if each == old else each for each in node.output]
+        node.input[:] = [name if each == old else each for each in node.input]
+    proto.graph.output[0].name = name
+
+
+def _label(proto: Any, facts: Any) -> None:
     """Write into the file what a user of it alone needs to know."""
     proto.producer_name, proto.producer_version = "chase", __version__
-    for key in ("classes", "mean", "std", "parent_sha256", "versions"):
+    for key in LABELS:
         if value := facts.get(key):
             entry = proto.metadata_props.add()
             entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
 
 
-def _opset(proto: Any) -> int:
-    """The version of ONNX's own operators."""
-    return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+def _check(proto: Any, opset: int) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"onnx.checker refuses the exported file: {reason(error)}") from error
+    written = next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:
+        raise ExportError(f"torch wrote opset {written} instead of {opset}; ask for opset {written}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from chase.artifact import Artifact
+from chase.artifact import Artifact, to_levels
 from chase.errors import CheckpointError
+from chase.files import sha256
 
 
 def artifact(folder: Path) -> Artifact:
@@ -65,3 +68,33 @@ def test_a_sidecar_that_is_none_is_one_clear_error(tmp_path: Path, text: str) ->
 
     with pytest.raises(CheckpointError, match="model.onnx.json is not an artifact's description .*; export again"):
         Artifact.load(saved.path)
+
+
+def test_the_size_counts_every_file_that_belongs_to_it(tmp_path: Path) -> None:
+    saved = artifact(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"1234567")
+    (tmp_path / "folder" / "1").mkdir(parents=True)
+    (tmp_path / "folder" / "1" / "model").write_bytes(b"123")
+
+    assert saved.size_bytes == 5
+    assert replace(saved, files=("model.bin",)).size_bytes == 12
+    assert replace(saved, path=tmp_path / "folder").size_bytes == 3
+
+
+def test_a_changed_file_is_not_whole(tmp_path: Path) -> None:
+    saved = replace(artifact(tmp_path), sha256=sha256(tmp_path / "model.onnx"))
+
+    assert saved.is_whole()
+    saved.path.write_bytes(b"grape")
+    assert not saved.is_whole()
+
+
+def test_images_go_in_as_they_are_or_as_the_bytes_they_were(tmp_path: Path) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
+    saved = artifact(tmp_path)
+    images = (levels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.2
+
+    assert saved.encode(images) is images
+    assert torch.equal(replace(saved, preprocessing=True).encode(images), levels)
+    assert torch.equal(to_levels(levels.permute(0, 3, 1, 2) / 255, (), ()), levels)
+    assert to_levels(torch.tensor([[[[2.0, -1.0]]]]), (), ()).flatten().tolist() == [255, 0]

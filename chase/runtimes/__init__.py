@@ -6,6 +6,8 @@ with open_runtime("model.onnx", device="cuda") as runtime:
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +15,50 @@ import torch
 from torch import nn
 
 from chase.artifact import Artifact
-from chase.errors import RecipeError
-from chase.registry import Registry
+from chase.errors import ChaseError, RecipeError
+from chase.registry import Registry, did_you_mean
+from chase.runtimes.aoti import Aoti
 from chase.runtimes.base import Runtime, RuntimeType, resolve_device
+from chase.runtimes.compiled import Compiled
+from chase.runtimes.cuda_graph import CudaGraph
 from chase.runtimes.eager import Eager
-from chase.runtimes.onnxruntime import OnnxRuntime
-from chase.runtimes.tensorrt import TensorRT
+from chase.runtimes.executorch import ExecuTorch
+from chase.runtimes.onnxruntime import OnnxRuntime, OnnxTensorRT, OnnxTensorRTRtx
+from chase.runtimes.openvino import OpenVino
+from chase.runtimes.tensorrt import Engine, RtxEngine
+from chase.runtimes.torch_export import TorchExport
 from chase.runtimes.torchscript import TorchScript
 
 if TYPE_CHECKING:
     from chase.checkpoint import Network
 
-__all__ = ["RUNTIMES", "Runtime", "RuntimeType", "format_of", "load_source", "open_runtime", "runtimes_for"]
+__all__ = [
+    "RUNTIMES",
+    "Runtime",
+    "RuntimeType",
+    "available",
+    "format_of",
+    "load_source",
+    "open_runtime",
+    "runtimes_for",
+]
 
 RUNTIMES: Registry[RuntimeType] = Registry(
     "runtime",
-    {"eager": Eager, "torchscript": TorchScript, "onnxruntime": OnnxRuntime, "tensorrt": TensorRT},
+    {
+        "eager": Eager,
+        "compiled": Compiled,
+        "torchscript": TorchScript,
+        "torch-export": TorchExport,
+        "aoti": Aoti,
+        "onnxruntime": OnnxRuntime,
+        "onnxruntime-tensorrt": OnnxTensorRT,
+        "onnxruntime-tensorrt-rtx": OnnxTensorRTRtx,
+        "openvino": OpenVino,
+        "executorch": ExecuTorch,
+        "tensorrt": Engine,
+        "tensorrt-rtx": RtxEngine,
+    },
 )
 
 
@@ -38,26 +68,40 @@ def open_runtime(
     runtime: str | None = None,
     device: torch.device | str = "cpu",
     threads: int | None = None,
+    cuda_graph: bool = False,
+    **options: Any,
 ) -> Runtime:
     """A runtime that is ready to run `source`; by default the first one in RUNTIMES that takes its format.
 
-    `threads` is the number of CPU threads; None leaves torch's setting, which ONNX Runtime then takes over.
+    `threads` is the number of CPU threads; None leaves torch's setting, which the others then take over. `cuda_graph`
+    captures the kernels of a call, once for each shape of input, and launches them together. `options` are the
+    runtime's own.
 
     Raises:
         UnknownName: if there is no such runtime.
-        RecipeError: if the runtime cannot run this format, or the device or the threads make no sense.
-        CheckpointError: if the file is missing, truncated or foreign.
+        RecipeError: if the runtime cannot run this format, or the device, the threads or the options make no sense.
+        CheckpointError: if the file is missing, truncated, foreign, or was built for another machine.
         MissingDependency: if the runtime or the device is not there.
     """
     if isinstance(source, (str, Path)):
         source = load_source(source)
+    if isinstance(source, Artifact):
+        source = source.inner()
     format = format_of(source)
     name = runtime or runtimes_for(format)[0]
     if format not in RUNTIMES[name].formats:
         raise RecipeError(f"{name} cannot run a {format}; choose {' or '.join(runtimes_for(format))}")
     if threads is not None and threads < 1:
         raise RecipeError(f"threads is {threads}; it must be 1 or more")
-    return RUNTIMES[name](_payload(source), device=resolve_device(device), threads=threads)
+    place = resolve_device(device)
+    payload = source if isinstance(source, (nn.Module, Artifact)) else source.model
+    if not cuda_graph:
+        return _opened(name, payload, device=place, threads=threads, **options)
+    if place.type != "cuda":
+        raise RecipeError(f"cuda_graph needs a CUDA device, not {place}; choose device cuda")
+    if getattr(RUNTIMES[name], "captures", False):
+        return _opened(name, payload, device=place, threads=threads, cuda_graph=True, **options)
+    return CudaGraph(_opened(name, payload, device=place, threads=threads, **options))
 
 
 def load_source(path: Path | str) -> Artifact | Network:
@@ -75,8 +119,8 @@ def load_source(path: Path | str) -> Artifact | Network:
 
 
 def format_of(source: nn.Module | Artifact | Network) -> str:
-    """The format of a source: an artifact's own, and "module" for what PyTorch runs as it is."""
-    return source.format if isinstance(source, Artifact) else "module"
+    """The format of what runs: that of an artifact or of the file inside it, and "module" for what PyTorch has."""
+    return source.inner().format if isinstance(source, Artifact) else "module"
 
 
 def runtimes_for(format: str) -> list[str]:
@@ -90,8 +134,36 @@ def runtimes_for(format: str) -> list[str]:
     raise RecipeError(f"no runtime takes the format {format!r}; the known runtimes: {', '.join(RUNTIMES)}")
 
 
-def _payload(source: nn.Module | Artifact | Network) -> Any:
-    """What the runtime's constructor takes: the module or the path."""
-    if isinstance(source, nn.Module):
-        return source
-    return source.path if isinstance(source, Artifact) else source.model
+def available() -> dict[str, str | None]:
+    """What keeps each runtime from working on this machine, in one line; None if nothing does.
+
+    Every one is really tried, as far as that goes without a file. What a runtime can do beside its main road has an
+    entry of its own, such as "onnxruntime on cuda".
+    """
+    found: dict[str, str | None] = {}
+    for name, entry in RUNTIMES.items():
+        tries = {name: getattr(entry, "check", None)} | getattr(entry, "more_checks", {})
+        found |= {each: _missing(check) for each, check in tries.items()}
+    return found
+
+
+def _missing(check: Callable[[], object] | None) -> str | None:
+    try:
+        if check is not None:
+            check()
+    except ChaseError as error:
+        return str(error)
+    return None
+
+
+def _opened(name: str, payload: nn.Module | Artifact, **arguments: Any) -> Runtime:
+    """The runtime, whose options are checked first."""
+    entry: Any = RUNTIMES[name]
+    known = inspect.signature(entry).parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        own = known.keys() - {"source", "device", "threads", "cuda_graph"}
+        for option in arguments.keys() - known.keys():
+            hint = did_you_mean(option, own) if own else "it has none"
+            raise RecipeError(f"the runtime {name} has no option {option!r}; {hint}")
+    runtime: Runtime = entry(payload, **arguments)
+    return runtime

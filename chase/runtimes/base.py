@@ -1,4 +1,4 @@
-"""What every runtime promises, and the few things that they share."""
+"""What every runtime promises, and what they share: checks of what they are given, and torch's settings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import importlib
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from chase.errors import MissingDependency, RecipeError
+from chase.artifact import Artifact
+from chase.errors import ChaseError, MissingDependency, RecipeError, reason
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,7 +29,13 @@ class Runtime(Protocol):
     device: torch.device
 
     def run(self, x: Tensor) -> Tensor:
-        """The logits [b, classes] of x [b, c, h, w], both float32 on `device`."""
+        """The logits [b, classes], float32, of x [b, c, h, w], float32; both are on `device`.
+
+        A file with its preprocessing inside takes x [b, h, w, c], uint8, and answers with probabilities.
+
+        Raises:
+            RecipeError: if it cannot run an input of this shape, type or place.
+        """
         ...
 
     def __enter__(self) -> Self: ...
@@ -44,7 +51,8 @@ class Runtime(Protocol):
 class RuntimeType(Protocol):
     """An entry of RUNTIMES: opens a source whose format is one of `formats`.
 
-    The source is an nn.Module for the format "module" and the path of a file for every other one.
+    The source is an nn.Module for the format "module" and an Artifact for every other one. Further keyword arguments
+    are its own options. It may have a function `check()`, which raises MissingDependency where it cannot work.
     """
 
     @property
@@ -53,6 +61,88 @@ class RuntimeType(Protocol):
         ...
 
     def __call__(self, source: Any, *, device: torch.device, threads: int | None) -> Runtime: ...
+
+
+class BaseRuntime:
+    """A runtime whose subclasses say in `compute` how an input that fits becomes logits."""
+
+    formats: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        provider: str,
+        device: torch.device,
+        threads: int | None = None,
+        artifact: Artifact | None = None,
+    ) -> None:
+        self.name = name
+        self.provider = provider
+        self.device = device
+        self.artifact = artifact
+        self._threads = threads
+        self._open = contextlib.ExitStack()
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The logits of an input that fits the file."""
+        raise NotImplementedError
+
+    def run(self, x: Tensor) -> Tensor:
+        """The logits [b, classes], float32, of an input as `chase.runtimes.base.Runtime.run` describes it.
+
+        Raises:
+            RecipeError: if it cannot run an input of this shape, type or place.
+        """
+        if self.artifact is not None:
+            check_input(x, self.artifact)
+        if x.device != self.device:
+            raise RecipeError(f"{self.name} runs on {self.device}; this input is on {x.device}")
+        try:
+            return self.compute(x.detach()).float()
+        except (torch.OutOfMemoryError, ChaseError):
+            raise
+        except Exception as error:  # each library has errors of its own
+            given = f"an input of {list(x.shape)} {_short(x.dtype)}"
+            raise RecipeError(f"{self.name} cannot run {given}: {reason(error)}") from error
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(torch_settings(self._threads))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+
+def check_input(x: Tensor, artifact: Artifact) -> None:
+    """Refuse what the file does not take: some libraries would compute something from it all the same.
+
+    Raises:
+        RecipeError: if the shape, the type or the batch size is another one than the sidecar says.
+    """
+    shape: tuple[Any, ...] = artifact.input_shape
+    if artifact.settings.get("dynamic_size"):
+        shape = (shape[0], *("any" for _ in shape[1:]))
+    if artifact.preprocessing:
+        shape = (*shape[1:], shape[0])
+    dtype = torch.uint8 if artifact.preprocessing else torch.float32
+    fits = len(shape) == x.ndim - 1 and all(map(lambda side, given: side in ("any", given), shape, x.shape[1:]))
+    name = artifact.path.name
+    if not fits or x.dtype != dtype or not len(x):
+        wanted = f"[batch, {', '.join(map(str, shape))}] {_short(dtype)}"
+        raise RecipeError(f"{name} takes an input of {wanted}, not {list(x.shape)} {_short(x.dtype)}")
+    if (sizes := artifact.batch_sizes) and not sizes[0] <= len(x) <= sizes[-1]:
+        limits = f"batches of {sizes[0]} to {sizes[-1]}"
+        raise RecipeError(f"{name} takes {limits}, not {len(x)}; export again with other batch sizes")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
@@ -91,13 +181,15 @@ def torch_settings(threads: int | None = None) -> Iterator[None]:
     before = torch.get_num_threads(), [entry.fp32_precision for entry in precisions]
     try:
         torch.set_num_threads(threads or before[0])
-        for entry in precisions:
-            entry.fp32_precision = "ieee"
+        backends.cudnn.allow_tf32 = False  # torch.export reads this, and fails where fp32_precision was set instead
+        backends.cuda.matmul.fp32_precision = "ieee"
         yield
     finally:
         torch.set_num_threads(before[0])
+        backends.cudnn.allow_tf32 = "tf32" in before[1][:2]
         for entry, precision in zip(precisions, before[1], strict=True):
-            entry.fp32_precision = precision
+            if entry.fp32_precision != precision:
+                entry.fp32_precision = precision
 
 
 def require(package: str, *, purpose: str, install: str) -> Any:
@@ -108,14 +200,8 @@ def require(package: str, *, purpose: str, install: str) -> Any:
     """
     try:
         return importlib.import_module(package)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDependency(f"{purpose} needs the package {package}; run: pip install {install}") from error
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what went wrong at the root of `error`, for use inside a one-line message."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:199] + "…"
+    except (ImportError, OSError) as error:
+        why = f"which does not load ({reason(error)})"
+        raise MissingDependency(f"{purpose} needs the package {package}, {why}; run: pip install {install}") from error

@@ -1,49 +1,29 @@
-"""Eager: the network as PyTorch runs it."""
+"""Eager: the network as PyTorch runs it, and what all runtimes on torch share."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from chase.runtimes.base import torch_settings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from chase.runtimes.base import BaseRuntime
 
 
-class TorchRuntime:
-    """A module that torch runs; takes over a module that nobody else uses."""
+class TorchRuntime(BaseRuntime):
+    """What torch runs: a module, or anything else to be called with a tensor, that nobody else uses."""
 
-    def __init__(self, module: nn.Module, *, name: str, device: torch.device, threads: int | None) -> None:
-        self.name = name
-        self.provider = str(device)
-        self.device = device
+    def __init__(self, module: Callable[[Tensor], Any], name: str, *, device: torch.device, **given: Any) -> None:
+        super().__init__(name, provider=str(device), device=device, **given)
         self._module = module
-        self._threads = threads
-        self._settings = contextlib.ExitStack()
 
-    def run(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """The logits [b, classes] of x [b, c, h, w]."""
         with torch.inference_mode():
             logits: Tensor = self._module(x)
             return logits
-
-    def __enter__(self) -> Self:
-        self._settings.enter_context(torch_settings(self._threads))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._settings.close()
 
 
 class Eager(TorchRuntime):
@@ -53,4 +33,4 @@ class Eager(TorchRuntime):
 
     def __init__(self, source: nn.Module, *, device: torch.device, threads: int | None = None) -> None:
         module = copy.deepcopy(source).to(device).eval()
-        super().__init__(module, name="eager", device=device, threads=threads)
+        super().__init__(module, "eager", device=device, threads=threads)

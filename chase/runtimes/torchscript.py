@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from chase.errors import CheckpointError
-from chase.runtimes.base import reason
+from chase.artifact import Artifact
+from chase.errors import CheckpointError, reason
 from chase.runtimes.eager import TorchRuntime
 
 
@@ -34,8 +34,9 @@ class TorchScript(TorchRuntime):
 
     formats: ClassVar[tuple[str, ...]] = ("torchscript",)
 
-    def __init__(self, source: Path, *, device: torch.device, threads: int | None = None) -> None:
-        super().__init__(_load(source, device), name="torchscript", device=device, threads=threads)
+    def __init__(self, source: Artifact, *, device: torch.device, threads: int | None = None) -> None:
+        module = _load(source.path, device)
+        super().__init__(module, "torchscript", device=device, threads=threads, artifact=source)
 
 
 def _load(path: Path, device: torch.device) -> nn.Module:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -10,63 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from small_artifacts import SHAPE, artifact, images, onnx_file, tiny, torchscript_file
 
 from chase.artifact import Artifact
-from chase.errors import CheckpointError, MissingDependency, RecipeError, UnknownName
-from chase.runtimes import RUNTIMES, format_of, load_source, open_runtime, runtimes_for
-from chase.runtimes.base import reason, require, resolve_device, torch_settings
-from chase.runtimes.onnxruntime import OnnxRuntime
-from chase.runtimes.tensorrt import refuse
-from chase.runtimes.torchscript import no_deprecation
-
-SHAPE = (3, 4, 4)
-
-
-def tiny() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 5)).eval()
-
-
-def images(count: int) -> Tensor:
-    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
-
-
-def write_onnx(model: nn.Module, path: Path) -> None:
-    """The tiny network as ONNX, by hand: writing it with torch's exporter takes seconds."""
-    onnx: Any = require("onnx", purpose="this test", install="onnx")
-    helper = onnx.helper
-    linear: Any = model[2]  # type: ignore[index]
-    weights = [
-        onnx.numpy_helper.from_array(linear.weight.detach().numpy(), "weight"),
-        onnx.numpy_helper.from_array(linear.bias.detach().numpy(), "bias"),
-    ]
-    nodes = [
-        helper.make_node("Flatten", ["input"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], transB=1),
-    ]
-    real = onnx.TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info("input", real, ["batch", *SHAPE])]
-    outputs = [helper.make_tensor_value_info("logits", real, ["batch", 5])]
-    graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(proto, str(path))
+from chase.errors import CheckpointError, MissingDependency, RecipeError, UnknownName, reason
+from chase.runtimes import RUNTIMES, available, format_of, load_source, open_runtime, runtimes_for
+from chase.runtimes.base import check_input, require, resolve_device, torch_settings
+from chase.tracing import trace
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("artifacts")
-    made = {
-        "onnx": Artifact(path=folder / "tiny.onnx", format="onnx", input_shape=SHAPE),
-        "torchscript": Artifact(path=folder / "tiny.ts", format="torchscript", input_shape=SHAPE),
-    }
-    write_onnx(tiny(), made["onnx"].path)
-    with no_deprecation():
-        traced = torch.jit.trace(tiny(), (images(2),))
-        torch.jit.save(torch.jit.freeze(traced), str(made["torchscript"].path))
-    for artifact in made.values():
-        artifact.save()
-    return made
+    return {"onnx": onnx_file(folder), "torchscript": torchscript_file(folder)}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -118,45 +75,28 @@ def test_a_pt_file_is_read_as_a_checkpoint_unless_it_has_a_sidecar(
     read: Any = load_source(path)
     assert read == ("network", path)
 
-    Artifact(path=path, format="torchscript", input_shape=SHAPE).save()
+    artifact(path, "torchscript")
     found = load_source(str(path))
     assert isinstance(found, Artifact)
     assert format_of(found) == "torchscript"
 
 
-def test_io_binding_gives_what_arrays_give(artifacts: dict[str, Artifact]) -> None:
-    runtime = OnnxRuntime(artifacts["onnx"].path, device=torch.device("cpu"))
-    x = images(4).to(memory_format=torch.channels_last)
+def test_a_triton_repository_is_run_by_the_file_inside(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    (tmp_path / "repository" / "1").mkdir(parents=True)
+    file = shutil.copy(artifacts["onnx"].path, tmp_path / "repository" / "1" / "model.onnx")
+    inner = {"inner_path": str(Path(file).relative_to(tmp_path / "repository")), "inner_format": "onnx", "inner": {}}
+    source = artifact(tmp_path / "repository", "triton", settings=inner)
 
-    assert torch.equal(runtime._run_bound(x), runtime.run(x))
-
-
-def test_onnxruntime_takes_the_number_of_threads_from_torch_or_from_the_caller(
-    artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    path, cpu = artifacts["onnx"].path, torch.device("cpu")
-
-    assert threads_of(OnnxRuntime(path, device=cpu)) == 2
-    assert threads_of(OnnxRuntime(path, device=cpu, threads=1)) == 1
-
-
-def threads_of(runtime: OnnxRuntime) -> int:
-    return int(runtime._session.get_session_options().intra_op_num_threads)
-
-
-def test_onnxruntime_refuses_a_wrong_input_by_its_shape(artifacts: dict[str, Artifact]) -> None:
-    with (
-        open_runtime(artifacts["onnx"]) as runtime,
-        pytest.raises(RecipeError, match=r"cannot run an input of \[1, 3, 4, 5\] torch.float32; the model takes"),
-    ):
-        runtime.run(torch.zeros(1, 3, 4, 5))
+    assert format_of(source) == "onnx"
+    with open_runtime(source.path) as runtime:
+        assert runtime.name == "onnxruntime"
+        torch.testing.assert_close(runtime.run(images(2)), tiny()(images(2)))
 
 
 def test_unknown_and_unfit_runtimes_are_refused(artifacts: dict[str, Artifact]) -> None:
     with pytest.raises(UnknownName, match="no runtime named 'onxruntime'; did you mean 'onnxruntime'"):
         open_runtime(artifacts["onnx"], runtime="onxruntime")
-    with pytest.raises(RecipeError, match="eager cannot run a onnx; choose onnxruntime"):
+    with pytest.raises(RecipeError, match="eager cannot run a onnx; choose onnxruntime or onnxruntime-tensorrt"):
         open_runtime(artifacts["onnx"], runtime="eager")
     with pytest.raises(RecipeError, match="no runtime takes the format 'tflite'"):
         runtimes_for("tflite")
@@ -164,13 +104,25 @@ def test_unknown_and_unfit_runtimes_are_refused(artifacts: dict[str, Artifact]) 
         open_runtime(tiny(), threads=0)
 
 
+def test_options_of_other_runtimes_are_refused(artifacts: dict[str, Artifact]) -> None:
+    with pytest.raises(RecipeError, match="the runtime eager has no option 'cache'; it has none"):
+        open_runtime(tiny(), cache="folder")
+    with pytest.raises(RecipeError, match="has no option 'cash'; did you mean 'cache'"):
+        open_runtime(artifacts["onnx"], runtime="onnxruntime-tensorrt", cash="folder")
+
+
+def test_a_cuda_graph_needs_a_gpu(artifacts: dict[str, Artifact]) -> None:
+    for source in (tiny(), artifacts["onnx"]):
+        with pytest.raises(RecipeError, match="cuda_graph needs a CUDA device, not cpu; choose device cuda"):
+            open_runtime(source, cuda_graph=True)
+
+
 @pytest.mark.parametrize("format", ["onnx", "torchscript"])
 @pytest.mark.parametrize("content", ["truncated", "foreign"])
 def test_a_broken_file_is_one_line(artifacts: dict[str, Artifact], tmp_path: Path, format: str, content: str) -> None:
     whole = artifacts[format].path.read_bytes()
-    broken = Artifact(path=tmp_path / f"broken.{format}", format=format, input_shape=SHAPE)
+    broken = artifact(tmp_path / f"broken.{format}", format)
     broken.path.write_bytes(whole[: len(whole) // 2] if content == "truncated" else b"not a model at all")
-    broken.save()
 
     with pytest.raises(CheckpointError, match="is not a whole") as caught:
         open_runtime(broken.path)
@@ -180,63 +132,106 @@ def test_a_broken_file_is_one_line(artifacts: dict[str, Artifact], tmp_path: Pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file: .*gone.onnx"):
         open_runtime(tmp_path / "gone.onnx")
-    gone = Artifact(path=tmp_path / "gone.ts", format="torchscript", input_shape=SHAPE)
-    with pytest.raises(CheckpointError, match=r"gone\.ts is not a whole TorchScript file"):
-        open_runtime(gone)
-
-
-def test_tensorrt_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Artifact(path=Path("model.engine"), format="tensorrt", input_shape=SHAPE)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match=r"pip install 'chase-sparse\[tensorrt\]'"):
-        open_runtime(engine)
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    with pytest.raises(MissingDependency, match="TensorRT is installed, but this version .*trtexec"):
-        refuse()
-
-
-def test_a_missing_package_is_named_with_its_pip_command(
-    artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-
-    with pytest.raises(MissingDependency, match="onnxruntime; run: pip install onnxruntime"):
-        open_runtime(artifacts["onnx"])
-
-
-class FakeSession:
-    """A session that fell back to the CPU."""
-
-    def __init__(self, path: str, **settings: Any) -> None:
-        self.settings = settings
-
-    def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
-
-
-class FakeOptions:
-    def add_session_config_entry(self, name: str, value: str) -> None:
-        pass
+    for format in ("torchscript", "onnx", "torch-export", "openvino"):
+        with pytest.raises(CheckpointError, match=r"gone is not a whole"):
+            open_runtime(artifact(tmp_path / "gone", format))
 
 
 @pytest.mark.parametrize(
-    ("providers", "message"),
+    ("shape", "dtype", "facts", "message"),
     [
-        (["CPUExecutionProvider"], r"has no CUDAExecutionProvider; run: pip install 'chase-sparse\[gpu\]'"),
-        (["CUDAExecutionProvider"], "runs tiny.onnx on CPUExecutionProvider, not on CUDAExecutionProvider"),
+        ((1, 3, 4, 5), "float32", {}, r"takes an input of \[batch, 3, 4, 4\] float32, not \[1, 3, 4, 5\] float32"),
+        ((1, 4, 4, 4), "float32", {}, r"\[batch, 3, 4, 4\] float32, not \[1, 4, 4, 4\]"),
+        ((3, 4, 4), "float32", {}, r"not \[3, 4, 4\] float32"),
+        ((0, 3, 4, 4), "float32", {}, r"not \[0, 3, 4, 4\] float32"),
+        ((2, 3, 4, 4), "float64", {}, r"float32, not \[2, 3, 4, 4\] float64"),
+        ((2, 3, 4, 4), "float32", {"preprocessing": True}, r"takes an input of \[batch, 4, 4, 3\] uint8, not"),
+        ((1, 3, 4, 4), "float32", {"batch_sizes": (2, 4, 8)}, "takes batches of 2 to 8, not 1; export again"),
+        ((9, 3, 4, 4), "float32", {"batch_sizes": (2, 4, 8)}, "takes batches of 2 to 8, not 9; export again"),
+        ((1, 2, 9, 9), "float32", {"settings": {"dynamic_size": True}}, r"\[batch, 3, any, any\] float32, not"),
     ],
 )
-def test_onnxruntime_never_falls_back_to_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, providers: list[str], message: str
+def test_an_input_that_the_file_does_not_take_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str, facts: dict[str, Any], message: str
 ) -> None:
-    fake: Any = types.ModuleType("onnxruntime")
-    fake.get_available_providers = lambda: providers
-    fake.InferenceSession, fake.SessionOptions = FakeSession, FakeOptions
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    with pytest.raises(RecipeError, match=message):
+        check_input(torch.zeros(shape, dtype=getattr(torch, dtype)), artifact(tmp_path / "file", "onnx", **facts))
 
-    with pytest.raises(MissingDependency, match=message):
-        OnnxRuntime(Path("tiny.onnx"), device=torch.device("cuda", 0))
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "facts"),
+    [
+        ((7, 3, 4, 4), torch.float32, {}),
+        ((2, 3, 4, 4), torch.float32, {"batch_sizes": (2, 4, 8)}),
+        ((8, 3, 4, 4), torch.float32, {"batch_sizes": (2, 4, 8)}),
+        ((1, 4, 4, 3), torch.uint8, {"preprocessing": True}),
+        ((1, 3, 9, 7), torch.float32, {"settings": {"dynamic_size": True}}),
+    ],
+)
+def test_an_input_that_the_file_takes_passes(
+    tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype, facts: dict[str, Any]
+) -> None:
+    check_input(torch.zeros(shape, dtype=dtype), artifact(tmp_path / "file", "onnx", **facts))
+
+
+def test_an_input_on_another_device_is_refused(artifacts: dict[str, Artifact]) -> None:
+    for source in (tiny(), artifacts["onnx"]):
+        with (
+            open_runtime(source) as runtime,
+            pytest.raises(RecipeError, match="runs on cpu; this input is on meta"),
+        ):
+            runtime.run(images(1).to("meta"))
+
+
+def test_an_input_that_a_module_does_not_take_is_one_line() -> None:
+    with (
+        open_runtime(tiny()) as runtime,
+        pytest.raises(RecipeError, match=r"eager cannot run an input of \[1, 3, 4, 5\] float32: .*mat1 and mat2"),
+    ):
+        runtime.run(torch.zeros(1, 3, 4, 5))
+
+
+def test_a_missing_package_is_named_with_its_pip_command(
+    artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for package in ("onnxruntime", "openvino", "executorch.runtime"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(MissingDependency, match="onnxruntime; run: pip install onnxruntime"):
+        open_runtime(artifacts["onnx"])
+    for name in ("openvino", "executorch"):
+        with pytest.raises(MissingDependency, match=rf"run: pip install 'chase-sparse\[{name}\]'"):
+            open_runtime(artifact(tmp_path / "file", name))
+
+
+def test_a_package_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise OSError("libthing.so.7: cannot open shared object file")
+
+    monkeypatch.setattr("importlib.import_module", fail)
+
+    with pytest.raises(MissingDependency, match=r"thing, which does not load \(libthing.so.7.*\); run: pip install it"):
+        require("thing", purpose="this", install="it")
+
+
+def test_what_is_available_is_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        formats = ("broken",)
+
+        @staticmethod
+        def check() -> None:
+            raise MissingDependency("the moon is not there; run: pip install moon")
+
+    for name in list(RUNTIMES):
+        if name not in ("eager", "onnxruntime"):
+            monkeypatch.delitem(RUNTIMES, name)
+    monkeypatch.setitem(RUNTIMES, "broken", Broken)
+
+    found = available()
+
+    assert list(found) == ["eager", "onnxruntime", "onnxruntime on cuda", "broken"]
+    assert found["eager"] is found["onnxruntime"] is None
+    assert found["broken"] == "the moon is not there; run: pip install moon"
 
 
 def test_devices_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +261,9 @@ def test_settings_hold_while_a_runtime_is_open(two_threads: None) -> None:
 
     with open_runtime(tiny(), threads=1):
         assert torch.get_num_threads() == 1
-        assert backends.cudnn.conv.fp32_precision == "ieee"
+        assert not backends.cudnn.allow_tf32
+        assert backends.cudnn.conv.fp32_precision != "tf32"
+        assert backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.get_num_threads() == 2
     assert (backends.cudnn.conv.fp32_precision, backends.cudnn.allow_tf32) == before
 
@@ -287,14 +284,14 @@ def test_a_plug_in_runtime_is_found_by_its_format(monkeypatch: pytest.MonkeyPatc
     class Echo:
         formats = ("echo",)
 
-        def __call__(self, source: Any, *, device: torch.device, threads: int | None) -> Any:
-            return source, device, threads
+        def __call__(self, source: Any, *, device: torch.device, threads: int | None, pitch: int = 0) -> Any:
+            return source, device, threads, pitch
 
     monkeypatch.setitem(RUNTIMES, "echo", Echo())
-    artifact = Artifact(path=tmp_path / "file", format="echo", input_shape=SHAPE)
+    source = artifact(tmp_path / "file", "echo")
 
-    opened: Any = open_runtime(artifact, threads=3)
-    assert opened == (artifact.path, torch.device("cpu"), 3)
+    opened: Any = open_runtime(source, threads=3, pitch=5)
+    assert opened == (source, torch.device("cpu"), 3, 5)
 
 
 def test_an_artifact_remembers_its_facts(artifacts: dict[str, Artifact]) -> None:
@@ -302,3 +299,11 @@ def test_an_artifact_remembers_its_facts(artifacts: dict[str, Artifact]) -> None
 
     assert sidecar["path"] == "tiny.onnx"
     assert np.array_equal(sidecar["input_shape"], SHAPE)
+
+
+def test_a_network_can_be_traced_while_torch_is_held_to_fp32() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with torch_settings(1):
+        assert not torch.backends.cudnn.allow_tf32
+        trace(tiny(), images(1))
+    assert torch.backends.cudnn.allow_tf32 == before
