@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,18 @@ from chase.artifact import Artifact
 from chase.checkpoint import Network
 from chase.counting import count
 from chase.errors import RecipeError, TraceError
-from chase.runtimes import RUNTIMES, format_of, load_source, runtimes_for
+from chase.runtimes import RUNTIMES, Runtime, format_of, load_source, open_runtime, runtimes_for
 
 Source = nn.Module | Artifact | Network
 Item = Source | str | Path | tuple[str, Source | str | Path]
+
+
+GRAPH = "+cuda-graph"
+"""Behind the name of a runtime: its calls are captured in a CUDA graph and replayed."""
+
+
+RIVAL = "rival"
+"""The kind of another network that is measured beside a run's own, and is never a baseline for these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +43,33 @@ class Candidate:
     macs: Mapping[str, int]
     params: Mapping[str, int]
     size_bytes: int
+    compressed_bytes: int | None = None
     precision: str = "fp32"
-    agreement: float | None = None
+    parity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.label} on {self.runtime}"
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """The source, where it is an exported file."""
+        return self.source if isinstance(self.source, Artifact) else None
+
+    def takes(self, batch_size: int) -> bool:
+        """Whether the file was made for batches of this size."""
+        sizes = self.artifact.batch_sizes if self.artifact else None
+        return sizes is None or sizes[0] <= batch_size <= sizes[-1]
+
+    def open(self, device: torch.device) -> Runtime:
+        """Its runtime on a device; "+cuda-graph" behind the name of one asks for a CUDA graph.
+
+        Raises:
+            RecipeError, CheckpointError, MissingDependency: as `chase.runtimes.open_runtime` does.
+        """
+        name = self.runtime.removesuffix(GRAPH)
+        return open_runtime(self.source, runtime=name, device=device, cuda_graph=name != self.runtime)
 
 
 def find_candidates(
@@ -54,7 +87,7 @@ def find_candidates(
     if not len(items):
         raise RecipeError("there is nothing to measure; name at least one network or artifact")
     for name in runtimes or ():
-        RUNTIMES[name]
+        RUNTIMES[name.removesuffix(GRAPH)]
     labels, sources = zip(*(_load(item) for item in items), strict=True)
     shapes = [source.input_shape for source in sources if not isinstance(source, nn.Module)]
     if example is None and shapes:
@@ -97,11 +130,20 @@ def describe(source: Source, example: Tensor | None) -> dict[str, Any]:
         "input_shape": source.input_shape,
         "macs": source.macs,
         "params": source.params,
-        "size_bytes": source.path.stat().st_size,
+        "size_bytes": source.size_bytes if isinstance(source, Artifact) else source.path.stat().st_size,
+        "compressed_bytes": _compressed_bytes(source),
     }
     if isinstance(source, Artifact):
-        facts |= {"precision": source.precision, "agreement": source.parity.get("agreement")}
+        facts |= {"precision": source.precision, "parity": source.parity}
     return facts
+
+
+def _compressed_bytes(source: Artifact | Network) -> int:
+    """What a download of the source takes, with the files beside it that belong to it."""
+    from chase.exporters.compression import transfer_bytes  # brings all exporters along
+
+    beside = source.files if isinstance(source, Artifact) else ()
+    return sum(map(transfer_bytes, (source.path, *(source.path.with_name(name) for name in beside))))
 
 
 def _describe_module(model: nn.Module, example: Tensor | None) -> dict[str, Any]:
@@ -140,4 +182,4 @@ def _unique(labels: Sequence[str]) -> list[str]:
 
 def _runtimes(source: Source, wanted: Sequence[str] | None) -> list[str]:
     able = runtimes_for(format_of(source))
-    return able[:1] if wanted is None else [name for name in wanted if name in able]
+    return able[:1] if wanted is None else [name for name in wanted if name.removesuffix(GRAPH) in able]

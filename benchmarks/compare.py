@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,59 +13,63 @@ import torch
 from torch import Tensor, nn
 
 from chase.artifact import Artifact
-from chase.benchmarks.accuracy import accuracy
-from chase.benchmarks.candidates import Candidate, Item, Source, baselines, find_candidates
-from chase.benchmarks.environment import environment
+from chase.benchmarks.accuracy import Score
+from chase.benchmarks.candidates import RIVAL, Candidate, Item, Source, find_candidates
+from chase.benchmarks.caveats import refused
+from chase.benchmarks.clocks import Trace, gpu_of, throttled
+from chase.benchmarks.environment import environment, environment_after
+from chase.benchmarks.measure import Entry, measure, open_entry
+from chase.benchmarks.memory import resident_peaks
+from chase.benchmarks.profile import profile_of
+from chase.benchmarks.references import Reference, References
 from chase.benchmarks.report import Report, Row
-from chase.benchmarks.statistics import speedup
-from chase.benchmarks.timing import Runner, interleave, throughput
 from chase.checkpoint import Network
 from chase.data.split import Split
 from chase.errors import RecipeError
-from chase.runtimes import Runtime, open_runtime
-from chase.runtimes.base import reason, resolve_device, torch_settings
+from chase.runtimes.base import resolve_device, torch_settings
 
 Progress = Callable[[int, int, str], None]
-Score = tuple[float | None, str | None]  # accuracy in percent, or why there is none
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A candidate that is ready to run."""
-
-    candidate: Candidate
-    runtime: Runtime
-
-    @property
-    def title(self) -> str:
-        """What messages call it."""
-        return f"{self.candidate.label} on {self.candidate.runtime}"
+def default_batch_sizes(device: torch.device | str) -> tuple[int, ...]:
+    """The batch sizes that are measured where none are named: 1, 2 and 32, and 128 on a GPU."""
+    return (1, 2, 32, 128) if torch.device(device).type == "cuda" else (1, 2, 32)
 
 
 def bench(
     items: Sequence[Item] | Source | str | Path,
     *,
-    batch_sizes: Sequence[int] = (1, 2, 32),
+    batch_sizes: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     threads: int | None = None,
     runtimes: Sequence[str] | None = None,
     data: Split | None = None,
+    reference: Reference | Sequence[Reference] = (),
     example: Tensor | None = None,
     budget_s: float = 3.0,
     seed: int = 0,
+    memory: bool = False,
+    profile: bool = False,
+    command: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> Report:
     """Latency, throughput, cost and accuracy of each item, and how much faster it is than the dense network.
 
     An item is a module, a Network, an Artifact, the path of a file, or (label, item). It runs on the runtime
-    for its format, or on each of `runtimes` that takes it. All of them are timed in turn, in one process, for
-    about `budget_s` seconds each and per batch size, on the same number of CPU `threads` (None: torch's
-    setting) and on random input drawn from `seed`. What goes into a bare module is what goes into the first
-    other item, or `example` [b, c, h, w].
+    for its format, or on each of `runtimes` that takes it ("eager+cuda-graph" replays a CUDA graph). All of them are
+    timed in turn, in one process, for about `budget_s` seconds each and per batch size (`default_batch_sizes`), on the
+    same number of CPU `threads` (None: torch's setting) and on random input drawn from `seed`. What goes into a bare
+    module is what goes into the first other item, or `example` [b, c, h, w].
 
     An item of kind "dense" is the baseline of those with the same runtime and precision; if no item is dense,
-    the first one is the baseline of all others. Accuracy is top-1 on `data`. `on_progress` is told how many
-    steps are done, of how many, and which comes next.
+    the first one is the baseline of all others. One of kind "rival" is another network beside them: it is no baseline,
+    and test images are resized to what it takes (settings: `rival`, `resized_from`).
+
+    Accuracy is measured on `data`, and the answers are compared with those of the network that an artifact came from:
+    the item or the `reference` with its parent's hash, or a bare module given as `reference`. With `memory` the peak
+    of main memory is measured in a child process for each file (on a GPU it is always known); with `profile` the time
+    of every layer is, where the runtime tells. `command` is kept in the report. `on_progress` is told how many steps
+    are done, of how many, and which comes next.
 
     Raises:
         RecipeError: if an argument is wrong or an item cannot run; UnknownName if there is no such runtime.
@@ -75,22 +78,50 @@ def bench(
     """
     if isinstance(items, (str, Path, nn.Module, Artifact, Network)):
         items = [items]
+    place = resolve_device(device)
+    sizes = _checked(default_batch_sizes(place) if batch_sizes is None else batch_sizes)
+    candidates = find_candidates(items, runtimes=runtimes, example=example)
+    for candidate in candidates:
+        if not any(candidate.takes(size) for size in sizes):
+            raise RecipeError(f"{candidate.label} is {refused(candidate, sizes)}")
+    networks = [each.source for each in candidates if isinstance(each.source, Network)]
+    given = [reference] if isinstance(reference, (nn.Module, Network)) else list(reference)
+    step = _steps(len(sizes) + (0 if data is None else len(candidates)) + memory + profile, on_progress)
+    gpu, _ = gpu_of(place)
+    with torch_settings(threads), contextlib.ExitStack() as stack, Trace(gpu) as trace:
+        before = environment(place)
+        entries = [open_entry(candidate, place, stack) for candidate in candidates]
+        references = References([*given, *networks], data, place)
+        scores = [_score(entry, references, data, step) for entry in entries]
+        if memory:
+            step("memory")
+            entries = [_with_memory(entry, sizes) for entry in entries]
+        rows: list[Row] = []
+        for size in sizes:
+            step(f"batch size {size}")
+            rows += _rows(entries, scores, size, trace=trace, budget_s=budget_s, seed=seed)
+        rows = [_with_gaps(row, candidates, sizes) for row in rows]
+        after = environment_after(before)
+    if profile:
+        step("layers")
+    profiles = _profiles(candidates, place, sizes, threads) if profile else {}
+    step("done")
+    return Report(
+        environment=after,
+        rows=tuple(rows),
+        clocks=tuple(trace.samples),
+        profiles=profiles,
+        command=tuple(command),
+    )
+
+
+def _checked(batch_sizes: Sequence[int]) -> tuple[int, ...]:
+    if not batch_sizes:
+        raise RecipeError("there is no batch size to measure; 1, 2 and 32 are usual")
     for batch_size in batch_sizes:
         if batch_size < 1:
             raise RecipeError(f"batch size {batch_size} is below 1; 1, 2 and 32 are usual")
-    device = resolve_device(device)
-    candidates = find_candidates(items, runtimes=runtimes, example=example)
-    step = _steps(len(batch_sizes) + (0 if data is None else len(candidates)), on_progress)
-    with torch_settings(threads), contextlib.ExitStack() as stack:
-        entries = [_open(candidate, device, stack) for candidate in candidates]
-        scores = [_score(entry, data, step) for entry in entries]
-        rows = []
-        for batch_size in batch_sizes:
-            step(f"batch size {batch_size}")
-            rows += _measure(entries, scores, batch_size, budget_s=budget_s, seed=seed)
-        found = environment()
-    step("done")
-    return Report(environment=found, rows=tuple(rows))
+    return tuple(batch_sizes)
 
 
 def _steps(total: int, on_progress: Progress | None) -> Callable[[str], None]:
@@ -104,66 +135,87 @@ def _steps(total: int, on_progress: Progress | None) -> Callable[[str], None]:
     return step
 
 
-def _open(candidate: Candidate, device: torch.device, stack: contextlib.ExitStack) -> _Entry:
-    runtime = open_runtime(candidate.source, runtime=candidate.runtime, device=device)
-    return _Entry(candidate, stack.enter_context(runtime))
+def _score(entry: Entry, references: References, data: Split | None, step: Callable[[str], None]) -> Score:
+    if data is not None:
+        step(f"accuracy of {entry.candidate.title}")
+    return references.score(entry.candidate, entry.runtime)
 
 
-def _score(entry: _Entry, data: Split | None, step: Callable[[str], None]) -> Score:
-    if data is None:
-        return None, "no data was given"
-    step(f"accuracy of {entry.title}")
-    if (given := next(iter(data.batches(1)))[0].shape[1:]) != entry.candidate.input_shape:
-        return None, f"the data are {list(given)}, the network takes {list(entry.candidate.input_shape)}"
-    return accuracy(entry.runtime, data), None
+def _with_memory(entry: Entry, sizes: Sequence[int]) -> Entry:
+    """The entry with what it takes of main memory, if it is a file and runs on the CPU."""
+    candidate, taken = entry.candidate, [size for size in sizes if entry.candidate.takes(size)]
+    if entry.memory or isinstance(candidate.source, nn.Module) or not taken:
+        return entry
+    peaks = resident_peaks(
+        candidate.source.path, runtime=candidate.runtime, batch_sizes=taken, threads=torch.get_num_threads()
+    )
+    return dataclasses.replace(entry, resident=peaks)
 
 
-def _measure(
-    entries: Sequence[_Entry], scores: Sequence[Score], batch_size: int, *, budget_s: float, seed: int
+def _rows(
+    entries: Sequence[Entry],
+    scores: Sequence[Score],
+    batch_size: int,
+    *,
+    trace: Trace,
+    budget_s: float,
+    seed: int,
 ) -> list[Row]:
-    """The rows of one batch size."""
-    runners = {str(position): _runner(entry, batch_size, seed) for position, entry in enumerate(entries)}
-    sync = torch.cuda.synchronize if entries[0].runtime.device.type == "cuda" else None
-    warmup_s, total_s = min(0.5, budget_s / 4), budget_s * len(entries)
-    samples = interleave(runners, warmup_s=warmup_s, budget_s=total_s, sync=sync)
-    speeds = throughput(runners, images=batch_size, slice_s=budget_s / 10, sync=sync)
-    partners = baselines([entry.candidate for entry in entries])
-    rows = []
-    for name, entry, partner, score in zip(runners, entries, partners, scores, strict=True):
-        against = None if partner is None else speedup(samples[str(partner)], samples[name], seed=seed)
-        measured = {"samples_ms": tuple(samples[name]), "throughput": speeds[name]}
-        rows.append(_row(entry, score, batch_size=batch_size, speedup_vs_dense=against, **measured))
-    return rows
+    """The rows of one batch size: of all entries that were made for it."""
+    able = [(entry, score) for entry, score in zip(entries, scores, strict=True) if entry.candidate.takes(batch_size)]
+    if not able:
+        return []
+    since = trace.now()
+    found = measure([entry for entry, _ in able], batch_size, budget_s=budget_s, seed=seed)
+    if (hot := throttled(trace.samples, since)) is not None:
+        found = [facts | {"warnings": (*facts["warnings"], hot)} for facts in found]
+    return [_row(entry, score, facts) for (entry, score), facts in zip(able, found, strict=True)]
 
 
-def _runner(entry: _Entry, batch_size: int, seed: int) -> Runner:
-    """A call of the runtime on random input, which has worked once.
-
-    Raises:
-        RecipeError: if it does not work.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch_size, *entry.candidate.input_shape, generator=generator).to(entry.runtime.device)
-    try:
-        entry.runtime.run(x)
-    except RuntimeError as error:
-        raise RecipeError(f"{entry.title} cannot run {list(x.shape)}: {reason(error)}") from error
-    return partial(entry.runtime.run, x)
+def _with_gaps(row: Row, candidates: Sequence[Candidate], sizes: Sequence[int]) -> Row:
+    """The row with a caveat that names the batch sizes at which there is none of its artifact."""
+    candidate = next(each for each in candidates if (each.label, each.runtime) == (row.artifact, row.runtime))
+    gaps = [size for size in sizes if not candidate.takes(size)]
+    return dataclasses.replace(row, warnings=(*row.warnings, refused(candidate, gaps))) if gaps else row
 
 
-def _row(entry: _Entry, score: Score, **measured: Any) -> Row:
+def _row(entry: Entry, score: Score, measured: dict[str, Any]) -> Row:
     candidate = entry.candidate
+    warnings = measured["warnings"]
+    if not score.finite:
+        warnings = (*warnings, "some answers to the test images are not finite numbers; verify the file")
+    names = ("accuracy", "top5", "agreement", "flipped", "worst_logit_error", "reference_accuracy")
     return Row(
         artifact=candidate.label,
-        runtime=entry.runtime.name,
+        runtime=candidate.runtime,
         provider=entry.runtime.provider,
         precision=candidate.precision,
         device=str(entry.runtime.device),
         macs=candidate.macs,
         params=candidate.params,
         size_bytes=candidate.size_bytes,
-        accuracy=score[0],
-        accuracy_reason=score[1],
-        agreement=candidate.agreement,
-        **measured,
+        compressed_bytes=candidate.compressed_bytes,
+        accuracy_reason=score.reason,
+        **{name: getattr(score, name) for name in names},
+        **(measured | {"warnings": warnings, "settings": measured["settings"] | _standing(candidate, score)}),
     )
+
+
+def _standing(candidate: Candidate, score: Score) -> dict[str, Any]:
+    """What the settings of a rival's row say beside how it was made."""
+    if candidate.kind != RIVAL:
+        return {}
+    return {"rival": True} | ({"resized_from": list(score.resized_from)} if score.resized_from else {})
+
+
+def _profiles(
+    candidates: Sequence[Candidate], device: torch.device, sizes: Sequence[int], threads: int | None
+) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Where the time of each candidate goes at its smallest batch size, by its label, where its runtime tells."""
+    found: dict[str, tuple[dict[str, Any], ...]] = {}
+    for candidate in candidates:
+        if candidate.label not in found:
+            smallest = min(size for size in sizes if candidate.takes(size))
+            layers = profile_of(candidate, device, batch_size=smallest, threads=threads)
+            found |= {candidate.label: tuple(layers)} if layers else {}
+    return found

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chase.errors import RecipeError
 
-NOISE_MARGIN = 0.02  # what two runs of one program differ by on a busy machine
+NOISE_MARGIN = 0.02  # what two copies of one program differ by: they lie elsewhere in memory
 MIN_PAIRS = 6  # fewer cannot bound a median with 95 % confidence: 1 - 2 * 0.5 ** 6 = 0.97
-RESAMPLES = 2000
+MIN_P99 = 100  # with fewer samples the 99th percentile is the slowest of them or nearly so
+RESAMPLES = 1000
 
 
-def summary(samples_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p90, p99 and mean in ms, and cv (standard deviation / mean).
+def summary(samples_ms: Sequence[float]) -> dict[str, Any]:
+    """p50, p90, p99 and mean in ms, cv (standard deviation / mean), and how many samples there are.
 
-    Percentiles interpolate; with fewer than 100 samples p99 says little more than the slowest of them.
+    Percentiles interpolate; with fewer than MIN_P99 samples p99 is None.
     """
     values = np.asarray(samples_ms, dtype=np.float64)
-    p50, p90, p99 = np.percentile(values, [50, 90, 99])
-    mean = values.mean()
-    numbers = {"p50": p50, "p90": p90, "p99": p99, "mean": mean, "cv": values.std() / mean}
-    return {name: float(value) for name, value in numbers.items()}
+    p50, p90, p99 = (float(each) for each in np.percentile(values, [50, 90, 99]))
+    mean = float(values.mean())
+    found = {"p50": p50, "p90": p90, "p99": p99 if len(values) >= MIN_P99 else None}
+    return found | {"mean": mean, "cv": float(values.std()) / mean, "samples": len(values)}
 
 
 def speedup(baseline_ms: Sequence[float], samples_ms: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
     """How many times faster the samples are than the baseline, paired by round.
 
-    Gives the median of the ratios, its 95 % interval (percentile bootstrap) and a verdict: "faster" or
-    "slower" if the whole interval is beyond 1 by more than NOISE_MARGIN, else "no difference".
+    Gives the median of the ratios, its 95 % interval and a verdict: "faster" or "slower" if the whole interval is
+    beyond 1 by more than NOISE_MARGIN, else "no difference". The interval is that of a bootstrap which draws stretches
+    of neighbouring rounds, because a machine that is slow in one round is often slow in the next.
 
     Raises:
         RecipeError: if the two are not paired or have fewer than MIN_PAIRS rounds.
@@ -40,10 +44,16 @@ def speedup(baseline_ms: Sequence[float], samples_ms: Sequence[float], *, seed: 
         counts = f"{rounds} baseline samples and {len(samples_ms)} samples"
         raise RecipeError(f"{counts} give no speedup; time both in the same {MIN_PAIRS} rounds or more")
     ratios = np.asarray(baseline_ms, dtype=np.float64) / np.asarray(samples_ms, dtype=np.float64)
-    drawn = np.random.default_rng(seed).integers(rounds, size=(RESAMPLES, rounds))
-    low, high = np.percentile(np.median(ratios[drawn], axis=1), [2.5, 97.5])
-    interval = [float(low), float(high)]
-    return {"median": float(np.median(ratios)), "ci95": interval, "verdict": verdict(*interval)}
+    drawn = ratios[_stretches(rounds, np.random.default_rng(seed))]
+    low, high = (float(each) for each in np.percentile(np.median(drawn, axis=1), [2.5, 97.5]))
+    return {"median": float(np.median(ratios)), "ci95": [low, high], "verdict": verdict(low, high)}
+
+
+def _stretches(rounds: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Positions [RESAMPLES, rounds]: stretches of rounds^(1/3) neighbours, the first round following the last."""
+    length = math.ceil(rounds ** (1 / 3))
+    starts = generator.integers(rounds, size=(RESAMPLES, -(-rounds // length), 1))
+    return ((starts + np.arange(length)) % rounds).reshape(RESAMPLES, -1)[:, :rounds]
 
 
 def verdict(low: float, high: float) -> str:

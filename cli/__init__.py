@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 from chase import __version__
-from chase.cli import bench, demo, doctor, eval, export, inspect, recipes, run, slim, train
+from chase.cli import bench, compare, demo, doctor, eval, export, inspect, recipes, report, run, slim, train, verify
 from chase.cli.console import Console
 from chase.errors import ChaseError, RecipeError
 
@@ -32,7 +32,10 @@ COMMANDS = {
     "train": train,
     "slim": slim,
     "export": export,
+    "verify": verify,
     "bench": bench,
+    "report": report,
+    "compare": compare,
     "run": run,
     "demo": demo,
     "inspect": inspect,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,24 +14,34 @@ from chase.cli.console import Console, millions, percent
 from chase.cli.options import SecondsOption
 
 if TYPE_CHECKING:
+    from chase.artifact import Artifact
     from chase.benchmarks import Report, Row
+    from chase.checkpoint import Network
+    from chase.cli.rivals import Rivals
     from chase.data import Split
     from chase.run import Run
 
 BASELINES = ("dense", "none")
-SIZES = (1, 2, 32)
+UNTRAINED = "the dense twin is untrained, here for speed alone; `chase run` with training.dense_twin=true trains it"
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How to measure: batch sizes, runtimes (None: the one for each format), device, CPU threads, and seconds per
-    artifact and batch size."""
+    """How to measure: batch sizes (None: the usual ones), runtimes (None: the format's own), device, CPU threads,
+    seconds per artifact and batch size, what else to find out, and which other networks to measure beside."""
 
-    batch_sizes: tuple[int, ...] = SIZES
+    batch_sizes: tuple[int, ...] | None = None
     runtimes: list[str] | None = None
     device: str = "auto"
     threads: int = 1
     seconds: float = 2.0
+    memory: bool = False
+    profile: bool = False
+    compare: list[str] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """As the manifest states them."""
+        return asdict(self) | {"batch_sizes": self.batch_sizes and list(self.batch_sizes)}
 
 
 def command(
@@ -38,21 +50,33 @@ def command(
         list[Path] | None, typer.Argument(help="Default: all the run exported, and its dense twin.")
     ] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32.")
+        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32, and 128 on a GPU.")
     ] = None,
     runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help="Repeatable; eager, torchscript, onnxruntime.")
+        list[str] | None,
+        typer.Option("--runtime", help="Repeatable; one of `chase doctor`, as eager, compiled or eager+cuda-graph."),
     ] = None,
     against: Annotated[str, typer.Option("--against", help="dense, or none.")] = "dense",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 1 is steadiest on a busy machine.")] = 1,
     seconds: SecondsOption = 2.0,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", help="Also torchvision:resnet34, self@160, dense@160 or a file; repeatable."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Where the test images are; default: the recipe's.")
     ] = None,
+    max_accuracy_drop: Annotated[
+        float, typer.Option("--max-accuracy-drop", help="Points below its fp32 network; beyond it, exit 3.")
+    ] = 0.5,
+    memory: Annotated[bool, typer.Option("--memory", help="Also the peak of main memory of each file.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Also the time of every layer.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Default: bench.json in the run.")] = None,
 ) -> None:
     """Measure latency, throughput and accuracy, and say whether slim is faster than dense."""
+    from chase.benchmarks.gate import check_accuracy
+    from chase.cli import rivals
     from chase.errors import CheckpointError, RecipeError, UnknownName
     from chase.registry import did_you_mean
     from chase.run import current
@@ -63,26 +87,36 @@ def command(
     if seconds <= 0:
         raise RecipeError(f"--seconds must be above 0, not {seconds}")
     for path in artifacts or ():
-        if not path.is_file():
+        if not path.exists():
             raise CheckpointError(f"no such file: {path}; make it with `chase export`")
-    how = Measuring(tuple(batch_size or SIZES), runtimes=runtime, device=device, threads=threads, seconds=seconds)
+    sizes = tuple(batch_size) if batch_size else None
+    how = Measuring(sizes, runtime, device, threads, seconds, memory=memory, profile=profile, compare=compare)
     if artifacts:
         items = [(str(path), path) for path in artifacts]
-        report = measure(console, items, how, data=_test_split(console, artifacts[0], data))
+        others = rivals.named(compare or (), like=artifacts[0])
+        report = measure(console, items, how, rivals=others, data=_test_split(console, artifacts[0], data))
         target = out or Path("bench.json")
     else:
         run = current(console.run)
         report = stage(console, run, how, against=against, data=data)
         target = out or run.bench
     report.save(target)
+    if not artifacts and out is None:
+        record(run, how)
     show(console, report)
     console.say(f"{target}: raw samples, statistics and environment")
     console.result(report.to_dict())
+    check_accuracy(report, max_drop=max_accuracy_drop)
+
+
+def record(run: Run, how: Measuring) -> None:
+    """Enter bench.json in the run's manifest, with what was measured in it."""
+    run.record(run.bench, parents=[run.slim, *run.artifacts(), *run.dense.artifacts()], **how.settings())
 
 
 def stage(console: Console, run: Run, how: Measuring, *, against: str = "dense", data: str | None = None) -> Report:
     """Measure all that a run exported, beside its dense twin exported the same way."""
-    from chase.cli import export
+    from chase.cli import rivals
     from chase.errors import CheckpointError
     from chase.twin import write_dense
 
@@ -91,22 +125,46 @@ def stage(console: Console, run: Run, how: Measuring, *, against: str = "dense",
         missing = "slim.pt; run `chase slim`" if not run.slim.is_file() else "exported artifact; run `chase export`"
         raise CheckpointError(f"{run.folder} has no {missing} first")
     items = [(f"slim {path.name}", path) for path in [run.slim, *exported]]
+    others = rivals.made(console, run, how.compare or (), exported=exported, data=data)
     trained = True
     if against == "dense":
         dense = write_dense(run)
         trained = bool(run.entries()["dense/dense.pt"]["trained"])
-        items += [("dense dense.pt", dense)]
-        for path in exported:
-            twin = run.dense.folder / path.name
-            if not run.dense.is_current(twin) or _format(twin) != _format(path):
-                export.stage(console, dense, _format(path), twin)
-            items.append((f"dense {path.name}", twin))
-    items = _runnable(console, items, how.device)
-    report = measure(console, items, how, data=_test_split(console, run.slim, data))
-    return report if trained else without_accuracy(report, "dense ")
+        twins = export_like(console, dense, exported, data)
+        items += [("dense dense.pt", dense), *((f"dense {path.name}", path) for path in twins)]
+    others = replace(others, items=_runnable(console, others.items, how.device))
+    report = measure(
+        console,
+        _runnable(console, items, how.device),
+        how,
+        rivals=others,
+        data=_test_split(console, run.slim, data),
+    )
+    twin = frozenset() if trained else frozenset(label for label, _ in items if label.startswith("dense "))
+    return rivals.without_accuracy(report, twin, UNTRAINED)
 
 
-def _runnable(console: Console, items: list[tuple[str, Path]], device: str) -> list[tuple[str, Path]]:
+def export_like(
+    console: Console, network: Path, artifacts: list[Path], data: str | None, prefix: str = ""
+) -> list[Path]:
+    """A network exported as each of some artifacts was, to a file of the same name beside it."""
+    from chase.artifact import Artifact
+    from chase.cli import export
+    from chase.exporters import EXPORTERS
+    from chase.run import Run
+
+    twins = []
+    for path in artifacts:
+        twins.append(twin := network.with_name(prefix + path.name))
+        made = Artifact.load(path)
+        if not Run(network.parent).is_current(twin) or not alike(Artifact.load(twin), made):
+            known = EXPORTERS[made.format].settings()
+            settings = {name: value for name, value in made.settings.items() if name in known}
+            export.stage(console, network, made.format, twin, export.like(made, data), settings)
+    return twins
+
+
+def _runnable(console: Console, items: Iterable[tuple[str, Path]], device: str) -> tuple[tuple[str, Path], ...]:
     """The items whose runtime is there, with a line for each that is left out."""
     from chase.errors import MissingDependency
     from chase.runtimes import open_runtime
@@ -119,57 +177,64 @@ def _runnable(console: Console, items: list[tuple[str, Path]], device: str) -> l
                 found.append((label, path))
         except MissingDependency as error:
             console.say(f"{label} is not measured: {error}")
-    return found
+    return tuple(found)
 
 
-def _format(artifact: Path) -> str:
-    from chase.artifact import Artifact
+def alike(first: Artifact, second: Artifact) -> bool:
+    """Whether two files were made in the same way, so that they can be compared."""
+    return all(
+        getattr(first, name) == getattr(second, name) for name in ("format", "precision", "preprocessing", "settings")
+    )
 
-    return Artifact.load(artifact).format
 
-
-def measure(console: Console, items: list[tuple[str, Path]], how: Measuring, *, data: Split | None) -> Report:
+def measure(
+    console: Console, items: Iterable[tuple[str, Path]], how: Measuring, *, rivals: Rivals, data: Split | None
+) -> Report:
     """Run the benchmark with a progress bar."""
     from chase.benchmarks import bench
+    from chase.benchmarks.rivals import as_rival
+    from chase.cli import rivals as others
     from chase.training import resolve_device
 
+    own = list(items)
     with console.progress("measuring") as advance:
-        return bench(
-            items,
+        report = bench(
+            [*own, *((label, as_rival(path)) for label, path in rivals.items)],
             batch_sizes=how.batch_sizes,
             device=resolve_device(how.device),
             threads=how.threads,
             runtimes=how.runtimes,
             data=data,
+            reference=parents(path for _, path in [*own, *rivals.items]),
             budget_s=how.seconds,
+            memory=how.memory,
+            profile=how.profile,
+            command=sys.argv,
             on_progress=lambda done, total, step: advance(done, total),
         )
+    return others.without_accuracy(report, rivals.untrained, others.UNTRAINED)
+
+
+def parents(paths: Iterable[Path]) -> list[Network]:
+    """The networks that lie beside exported files, from which these may have come."""
+    from chase.checkpoint import load_network
+
+    beside = dict.fromkeys(path.with_name(name) for path in paths for name in ("slim.pt", "dense.pt"))
+    return [load_network(path) for path in beside if path.is_file()]
 
 
 def _test_split(console: Console, path: Path, data: str | None) -> Split | None:
     """The test images for accuracy, or None with a line that says why there are none."""
-    from chase.cli.eval import test_split
+    from chase.cli.images import splits
     from chase.errors import DataError, RecipeError
 
     try:
-        return test_split(path, data)
+        return splits(path, data)[1]
     except (DataError, RecipeError) as error:
         if data is not None:
             raise
         console.say(f"accuracy is not measured: {error}")
         return None
-
-
-def without_accuracy(report: Report, prefix: str) -> Report:
-    """The report with no accuracy on rows of an untrained network."""
-    from dataclasses import replace
-
-    reason = "the dense twin is untrained, here for speed alone; `chase run` with training.dense_twin=true trains it"
-    rows = tuple(
-        replace(row, accuracy=None, accuracy_reason=reason) if row.artifact.startswith(prefix) else row
-        for row in report.rows
-    )
-    return replace(report, rows=rows)
 
 
 def show(console: Console, report: Report) -> None:

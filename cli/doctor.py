@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import typer
 
 from chase.cli.console import Console
+
+Check = tuple[bool, str]
 
 
 def command(ctx: typer.Context) -> None:
@@ -16,78 +15,70 @@ def command(ctx: typer.Context) -> None:
 
     console: Console = ctx.obj
     found = environment()
-    checks = {name: check() for name, check in CHECKS.items()}
+    stages = {"train": training(), "export to": exporting(), "run on": running(), "measure": measuring()}
     console.result(
         {
             "environment": found,
-            "checks": {name: {"ok": ok, "detail": text} for name, (ok, text) in checks.items()},
+            "checks": {
+                stage: {name: {"ok": ok, "detail": text} for name, (ok, text) in checks.items()}
+                for stage, checks in stages.items()
+            },
         }
     )
-    console.table(
-        "environment", ("", ""), [(key, "–" if value is None else str(value)) for key, value in found.items()]
-    )
-    rows = [("✓" if ok else "✗", name, text) for name, (ok, text) in checks.items()]
+    console.table("environment", ("", ""), [(name, shown(value)) for name, value in found.items()])
+    rows = [
+        ("✓" if ok else "✗", f"{stage} {name}", text)
+        for stage, checks in stages.items()
+        for name, (ok, text) in checks.items()
+    ]
     console.table("checks", ("", "stage", "detail"), rows)
 
 
-Check = tuple[bool, str]
+def shown(value: object) -> str:
+    """A value of the environment for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(entry)}" for name, entry in value.items())
+    return "–" if value is None else str(value)
 
 
-def _train_on_gpu() -> Check:
-    import torch
-
-    if not torch.cuda.is_available():
-        return False, "torch finds no CUDA GPU; training runs on the CPU"
-    return True, torch.cuda.get_device_name()
-
-
-def _export_onnx() -> Check:
-    return _imports(("onnx", "onnxscript"), "pip install onnx onnxscript")
-
-
-def _run_onnx() -> Check:
-    ok, text = _imports(("onnxruntime",), "pip install onnxruntime")
-    if not ok:
-        return ok, text
-    import onnxruntime
-
-    return True, f"{text}: {', '.join(onnxruntime.get_available_providers())}"
-
-
-def _tensorrt() -> Check:
-    return False, "not in this version of Chase; export to ONNX and build an engine with trtexec"
-
-
-def _imports(packages: tuple[str, ...], command: str) -> Check:
-    """Whether the packages load, with their versions, or what to do."""
-    import importlib
-
-    versions = []
-    for package in packages:
-        try:
-            versions.append(f"{package} {getattr(importlib.import_module(package), '__version__', '')}".strip())
-        except (ImportError, OSError) as error:
-            return False, f"{package} does not load ({error}); {command}"
-    return True, ", ".join(versions)
-
-
-def _write_runs() -> Check:
+def training() -> dict[str, Check]:
+    """Whether there is a GPU to train on, and room for runs."""
     import os
     import shutil
     from pathlib import Path
 
-    free: Any = shutil.disk_usage(".").free / 1e9
-    writable = os.access(Path("."), os.W_OK)
-    return (
-        writable,
-        f"{Path('.').resolve()}: {free:.0f} GB free" if writable else "this folder cannot be written to",
-    )
+    import torch
+
+    gpu = torch.cuda.is_available()
+    here, free = Path(".").resolve(), shutil.disk_usage(".").free / 1e9
+    writable = os.access(here, os.W_OK)
+    return {
+        "on a GPU": (gpu, torch.cuda.get_device_name() if gpu else "torch finds no CUDA GPU; training runs on the CPU"),
+        "into this folder": (writable, f"{here}: {free:.0f} GB free" if writable else f"{here} cannot be written to"),
+    }
 
 
-CHECKS: dict[str, Callable[[], Check]] = {
-    "train on a GPU": _train_on_gpu,
-    "export to ONNX": _export_onnx,
-    "run ONNX": _run_onnx,
-    "build TensorRT engines": _tensorrt,
-    "write runs here": _write_runs,
-}
+def exporting() -> dict[str, Check]:
+    """Whether each format can be written."""
+    from chase.exporters import EXPORTERS
+
+    missing = {name: exporter.missing() for name, exporter in EXPORTERS.items()}
+    return {name: (why is None, why or EXPORTERS[name].about) for name, why in missing.items()}
+
+
+def running() -> dict[str, Check]:
+    """Whether each runtime works, which is tried."""
+    from chase.runtimes import available
+
+    return {name: (why is None, why or "works") for name, why in available().items()}
+
+
+def measuring() -> dict[str, Check]:
+    """Whether the clocks of the GPU can be watched while it is measured."""
+    import importlib
+
+    try:
+        importlib.import_module("pynvml")
+    except ImportError:
+        return {"with GPU clocks": (False, "pip install nvidia-ml-py")}
+    return {"with GPU clocks": (True, "NVML is installed")}

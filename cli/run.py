@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chase.cli.bench import SIZES, Measuring
+from chase.cli.bench import Measuring
 from chase.cli.console import Console
 from chase.cli.options import DeviceOption, RecipeOption, RoundOption, SecondsOption, SetOption, build_recipe
 
@@ -29,7 +29,7 @@ def command(
         list[str] | None, typer.Option("--format", help="Repeatable; default torchscript and onnx.")
     ] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32.")
+        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32, and 128 on a GPU.")
     ] = None,
     round_to: RoundOption = "8",
     seconds: SecondsOption = 2.0,
@@ -40,7 +40,7 @@ def command(
     from chase.slimming.widths import grid_from
 
     chosen = build_recipe(recipe, {}, assign)
-    how = Measuring(tuple(batch_size or SIZES), device=device, seconds=seconds)
+    how = Measuring(tuple(batch_size) if batch_size else None, device=device, seconds=seconds)
     chain(ctx.obj, chosen, how, formats=format or FORMATS, round_to=grid_from(round_to))
 
 
@@ -48,7 +48,7 @@ def chain(
     console: Console, recipe: Recipe, how: Measuring, *, formats: Sequence[str] = FORMATS, round_to: Grid = 8
 ) -> None:
     """Every stage in order, on the device of `how`; a stage whose inputs have not changed is skipped."""
-    from chase.cli import export, slim
+    from chase.cli import export, report, slim
     from chase.exporters import EXPORTERS
     from chase.run import ROOT, Run
 
@@ -64,8 +64,9 @@ def chain(
     for format in formats:
         if not _exported(run, format):
             export.stage(console, run.slim, format)
-    report = measured(console, run, how)
-    summarise(console, run, report)
+    found = measured(console, run, how)
+    page = Path(report.stage(console, run.folder)["report"])
+    summarise(console, run, found, page)
 
 
 def measured(console: Console, run: Run, how: Measuring) -> Report:
@@ -73,20 +74,19 @@ def measured(console: Console, run: Run, how: Measuring) -> Report:
     from chase.benchmarks import Report
     from chase.cli import bench
 
-    settings = asdict(how) | {"batch_sizes": list(how.batch_sizes)}
-    if run.is_current(run.bench, **settings):
+    if run.is_current(run.bench, **how.settings()):
         console.say(f"{run.bench} is up to date")
         return Report.load(run.bench)
     report = bench.stage(console, run, how)
     report.save(run.bench)
-    run.record(run.bench, parents=[run.slim, *run.artifacts(), *run.dense.artifacts()], **settings)
+    bench.record(run, how)
     return report
 
 
 def _exported(run: Run, format: str) -> bool:
-    from chase.exporters import suffix_of
+    from chase.exporters import default_name
 
-    return run.is_current(run.folder / f"model{suffix_of(format)}")
+    return run.is_current(run.folder / default_name(format, "fp32"))
 
 
 def trained(console: Console, recipe: Recipe, run: Run, device: str) -> None:
@@ -119,7 +119,7 @@ def dense_recipe(recipe: Recipe) -> Recipe:
     )
 
 
-def summarise(console: Console, run: Run, report: Report) -> None:
+def summarise(console: Console, run: Run, report: Report, page: Path) -> None:
     """Dense against slim in one table, then the measurements."""
     from chase.cli import bench
     from chase.cli.console import millions, percent
@@ -142,7 +142,7 @@ def summarise(console: Console, run: Run, report: Report) -> None:
     ]
     console.table(f"{run.folder}: dense against slim", ("", "dense", "slim"), rows)
     bench.show(console, report)
-    console.say(f"{run.folder}: checkpoint.pt, slim.pt, artifacts, bench.json and manifest.json")
+    console.say(f"{run.folder}: checkpoint.pt, slim.pt, artifacts, bench.json and manifest.json; open {page}")
     console.result({"run": str(run.folder), "dense": dense, "slim": slim, "bench": report.to_dict()})
 
 

@@ -35,7 +35,7 @@ def test_the_commands_exist() -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("chase ")]
 
-    assert [command[1] for command in commands] == ["train", "slim", "export", "bench"]
+    assert [command[1] for command in commands[:4]] == ["train", "slim", "export", "bench"]
     for command in commands:
         arguments, _, _ = hoist(command[2:])
         group.commands[command[1]].make_context(command[1], arguments, parent=None)  # type: ignore[attr-defined]
