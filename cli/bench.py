@@ -77,6 +77,7 @@ def command(
     """Measure latency, throughput and accuracy, and say whether slim is faster than dense."""
     from chase.benchmarks.gate import check_accuracy
     from chase.cli import rivals
+    from chase.cli.explain import explainer, warn
     from chase.errors import CheckpointError, RecipeError, UnknownName
     from chase.registry import did_you_mean
     from chase.run import current
@@ -93,20 +94,23 @@ def command(
     how = Measuring(sizes, runtime, device, threads, seconds, memory=memory, profile=profile, compare=compare)
     if artifacts:
         items = [(str(path), path) for path in artifacts]
+        paths = dict(items)
         others = rivals.named(compare or (), like=artifacts[0])
         report = measure(console, items, how, rivals=others, data=_test_split(console, artifacts[0], data))
         target = out or Path("bench.json")
     else:
         run = current(console.run)
+        paths = {f"slim {path.name}": path for path in run.artifacts()}
         report = stage(console, run, how, against=against, data=data)
         target = out or run.bench
     report.save(target)
     if not artifacts and out is None:
         record(run, how)
     show(console, report)
+    warn(console, report)
     console.say(f"{target}: raw samples, statistics and environment")
     console.result(report.to_dict())
-    check_accuracy(report, max_drop=max_accuracy_drop)
+    check_accuracy(report, max_drop=max_accuracy_drop, explain=explainer(paths, data))
 
 
 def record(run: Run, how: Measuring) -> None:

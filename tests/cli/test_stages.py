@@ -217,3 +217,16 @@ def test_doctor_says_what_works(chase: Chase) -> None:
     assert code == 0
     assert checks["run on"]["onnxruntime"]["ok"]
     assert all(check["ok"] or check["detail"] for stage in checks.values() for check in stage.values())
+
+
+def test_a_file_that_lost_accuracy_fails_the_gate_and_the_step_is_named(chase: Chase, workspace: Path) -> None:
+    sidecar = workspace / "runs/tiny/model.onnx.json"
+    facts = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps(facts | {"mean": [40.0]}))
+
+    short = ("--batch-size", "1", "--seconds", "0.05", "--max-accuracy-drop", "0.1")
+    code, _, err = chase("bench", "runs/tiny/model.onnx", *short)
+
+    assert code == 3
+    assert "model.onnx says mean [40.0], its network" in err
+    assert Path("bench.json").is_file()
