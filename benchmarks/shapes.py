@@ -169,14 +169,18 @@ def rows(
     batch_sizes: Sequence[int],
     left_out: list[str],
     **given: Any,
-) -> Iterator[Row]:
-    """The rows of all shapes in one cell; `given` goes to `bench`. What fails is named in `left_out`."""
+) -> Iterator[list[Row]]:
+    """The rows of all shapes in one cell, one runtime and batch size after the other; `given` goes to `bench`.
+
+    What fails gives no rows and is named in `left_out`.
+    """
     network = found[0].name.removesuffix("-dense") + cell.suffix
     with tempfile.TemporaryDirectory() as folder:
         try:
             items = [item(shape, cell, example, Path(folder)) for shape in found]
         except ChaseError as error:
             left_out.append(f"{network} as {cell.format}: {reason(error)}")
+            yield []
             return
         for runtime in cell.runtimes:
             for size in batch_sizes:  # one at a time: a batch that is too large must not take the others with it
@@ -184,8 +188,9 @@ def rows(
                     report = bench(items, runtimes=(runtime,), example=example, batch_sizes=(size,), **given)
                 except (ChaseError, torch.OutOfMemoryError) as error:
                     left_out.append(f"{network} on {runtime}, batch size {size}: {reason(error)}")
+                    yield []
                 else:
-                    yield from (_completed(row, found, cell, example) for row in report.rows)
+                    yield [_completed(row, found, cell, example) for row in report.rows]
 
 
 def _completed(row: Row, found: Sequence[Shape], cell: Cell, example: Tensor) -> Row:
@@ -202,7 +207,7 @@ def _completed(row: Row, found: Sequence[Shape], cell: Cell, example: Tensor) ->
 
 
 def measured(cells: Sequence[Cell], args: argparse.Namespace, command: Sequence[str]) -> Iterator[Report]:
-    """The report after each cell of each network, with all rows before it.
+    """The report after each batch size of each cell of each network, with all rows before it.
 
     Raises:
         ChaseError: if nothing could be measured.
@@ -215,10 +220,11 @@ def measured(cells: Sequence[Cell], args: argparse.Namespace, command: Sequence[
         names = [name for name in SHAPES[network] if args.shape is None or name in args.shape]
         found, example = shapes(network, names, side=SMOKE_SIDE if args.smoke and network == "resnet50" else None)
         for cell in cells:
-            done += rows(found, cell, example, left_out=left_out, **given)
-            if done:
-                after = environment_after(before) | {"left_out": list(left_out)}
-                yield Report(environment=after, rows=tuple(done), command=tuple(command))
+            for more in rows(found, cell, example, left_out=left_out, **given):
+                done += more
+                if done:
+                    after = environment_after(before) | {"left_out": list(left_out)}
+                    yield Report(environment=after, rows=tuple(done), command=tuple(command))
     if not done:
         raise ChaseError(f"nothing could be measured: {'; '.join(left_out[:3])}")
 
@@ -231,7 +237,7 @@ def batch_sizes(device: torch.device, *, smoke: bool = False) -> tuple[int, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, and write JSON after every runtime."""
+    """Measure, and write JSON after every batch size."""
     argv = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(argv)
     args.seconds = args.seconds or (0.2 if args.smoke else 3.0)
@@ -244,7 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for report in measured(cells, args, ["python", "-m", "chase.benchmarks.shapes", *argv]):
             report.save(args.json)
             last = report.rows[-1]
-            sys.stderr.write(f"{len(report.rows)} rows; last: {last.artifact} on {last.runtime}\n")
+            sys.stderr.write(
+                f"{len(report.rows)} rows; last: {last.artifact} on {last.runtime}, batch size {last.batch_size}\n"
+            )
     except ChaseError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
