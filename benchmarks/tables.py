@@ -57,7 +57,7 @@ def _line(row: Row) -> str:
     return f"| {' | '.join((*cells, promised, gained, found['verdict']))} |"
 
 
-TABLES: dict[str, Callable[[Report], str]] = {"shapes": shapes}
+TABLES: dict[str, Callable[[Report], str]] = {"shapes": shapes, "shapes-resnet50": shapes}
 
 
 def rewritten(text: str, table: Callable[[str], str]) -> str:
