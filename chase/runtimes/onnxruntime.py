@@ -141,37 +141,8 @@ class OnnxTensorRT(OnnxSession):
         CheckpointError, MissingDependency, RecipeError: as OnnxRuntime.
     """
 
-    def __init__(
-        self,
-        source: Artifact,
-        *,
-        device: torch.device,
-        threads: int | None = None,
-        cuda_graph: bool = False,
-        batch_sizes: tuple[int, int, int] | None = None,
-        cache: Path | None = None,
-    ) -> None:
-        settings: dict[str, Any] = {"cuda_graph": cuda_graph, "batch_sizes": batch_sizes, "cache": cache}
-        provider = tensorrt_provider(source, device, **settings)
-        name = "onnxruntime-tensorrt"
-        super().__init__(name, source, provider, device=device, threads=threads, cuda_graph=cuda_graph)
-
-    @staticmethod
-    def check() -> None:
-        """Try it on the first GPU.
-
-        Raises:
-            MissingDependency: if it does not work.
-        """
-        check_provider(tensorrt_provider(None, torch.device("cuda", 0)))
-
-
-class OnnxTensorRTRtx(OnnxSession):
-    """An ONNX file through the plug-in provider of TensorRT for RTX; the options are those of OnnxTensorRT.
-
-    Raises:
-        CheckpointError, MissingDependency, RecipeError: as OnnxRuntime.
-    """
+    title: ClassVar[str] = "onnxruntime-tensorrt"
+    provider_for: ClassVar[Callable[..., Provider]] = staticmethod(tensorrt_provider)
 
     def __init__(
         self,
@@ -184,18 +155,24 @@ class OnnxTensorRTRtx(OnnxSession):
         cache: Path | None = None,
     ) -> None:
         settings: dict[str, Any] = {"cuda_graph": cuda_graph, "batch_sizes": batch_sizes, "cache": cache}
-        provider = rtx_provider(source, device, **settings)
-        name = "onnxruntime-tensorrt-rtx"
-        super().__init__(name, source, provider, device=device, threads=threads, cuda_graph=cuda_graph)
+        provider = self.provider_for(source, device, **settings)
+        super().__init__(self.title, source, provider, device=device, threads=threads, cuda_graph=cuda_graph)
 
-    @staticmethod
-    def check() -> None:
+    @classmethod
+    def check(cls) -> None:
         """Try it on the first GPU.
 
         Raises:
             MissingDependency: if it does not work.
         """
-        check_provider(rtx_provider(None, torch.device("cuda", 0)))
+        check_provider(cls.provider_for(None, torch.device("cuda", 0)))
+
+
+class OnnxTensorRTRtx(OnnxTensorRT):
+    """An ONNX file through the plug-in provider of TensorRT for RTX; the same in all else."""
+
+    title = "onnxruntime-tensorrt-rtx"
+    provider_for = staticmethod(rtx_provider)
 
 
 @dataclass(frozen=True, kw_only=True)
