@@ -80,6 +80,7 @@ def test_an_error_of_the_listener_cancels_and_is_kept() -> None:
         pass
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_cancels_the_build_and_is_raised_after_it() -> None:
     monitor = monitor_of(TRT, lambda *state: None)
     answers: list[bool] = []

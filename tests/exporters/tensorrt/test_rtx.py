@@ -121,6 +121,7 @@ def test_progress_rises_to_its_end(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_during_a_build_is_raised_once_it_is_cancelled(capfd: pytest.CaptureFixture[str]) -> None:
     told: list[str] = []
 
