@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from chase.slimming.groups import Group
 from chase.sparse.masks import Masks, maskable
 from chase.tracing import Trace, operator, shape, trace
 
@@ -194,3 +195,16 @@ def masked_macs(spent: Cost, masks: Masks) -> Macs:
 def macs_at_widths(spent: Cost, shapes: Mapping[str, Sequence[int]]) -> int:
     """Dense MACs per image if the named weights had these shapes."""
     return spent.macs_of({name: math.prod(sides) for name, sides in shapes.items()})
+
+
+def channel_macs(spent: Cost, masks: Masks, group: Group) -> float:
+    """MACs per image that one channel of a group executes at the present widths: the row that makes it, and the columns
+    that read it."""
+    shapes, total = masks.shapes(), 0.0
+    for layer in spent.layers:
+        sides = shapes[layer.weight]
+        for part in group.slices:
+            if part.tensor == layer.weight:
+                entries = math.prod(sides) / max(1, sides[part.dim]) / (part.block.count if part.block else 1)
+                total += layer.positions * entries * len(part.positions) / group.size
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,8 +20,9 @@ from chase.slimming.tracer import groups_of
 from chase.slimming.widths import filled, grid_of, spread
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
-from chase.sparse.methods import Method, plan, stop_step
-from chase.sparse.start import candidates, check_reachable, floors, reachable
+from chase.sparse.method import Method
+from chase.sparse.plan import plan, stop_step
+from chase.sparse.start import candidates, check_macs, check_reachable, floors, reachable
 from chase.tracing import trace
 
 
@@ -62,7 +64,8 @@ def _steps(recipe: Recipe, size: Extent) -> tuple[int, int]:
 def _layers(model: nn.Module, method: Method) -> list[dict[str, Any]]:
     shapes = {name: tuple(weight.shape) for name, weight in maskable(model).items()}
     distribution = DISTRIBUTIONS[method.distribution]
-    densities, numbers = distribution(shapes, method.density), counts(shapes, method.density, distribution)
+    density = method.initial_density
+    densities, numbers = distribution(shapes, density), counts(shapes, density, distribution)
     return [
         {"weight": name, "shape": list(shape), "density": densities[name], "nonzero": numbers[name]}
         for name, shape in shapes.items()
@@ -88,10 +91,12 @@ def _alive(group: Group, channels: int, method: Method) -> Tensor:
 def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method: Method) -> dict[str, Any]:
     """Channel sparsity and MACs: at the start, with channels removed evenly, and with all groups on their floors."""
     chosen = candidates(groups, method)
-    if method.channel_sparsity:
+    if method.prunes_channels:
         check_reachable(chosen, method)
+        check_macs(Masks.dense(model, chosen), method, spent)
     layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}
-    even = {group.name: _alive(group, round(group.size * (1 - method.channel_sparsity)), method) for group in chosen}
+    share = 1 - method.channel_sparsity if method.executed_macs is None else math.sqrt(method.executed_macs)
+    even = {group.name: _alive(group, round(group.size * share), method) for group in chosen}
     lowest = {group.name: _alive(group, floors((group,), method)[group.name], method) for group in chosen}
     return {
         "prunable_channels": sum(group.size for group in chosen),

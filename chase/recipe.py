@@ -14,7 +14,8 @@ import yaml
 
 from chase.errors import RecipeError, UnknownName
 from chase.registry import did_you_mean
-from chase.sparse.methods import METHODS, Method
+from chase.sparse.method import Method
+from chase.sparse.methods import METHODS
 
 Settings = TypeVar("Settings")
 

@@ -23,6 +23,16 @@ def cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * _clip(progress))) / 2
 
 
+def linear(progress: float) -> float:
+    """From 1 down to 0 along a line."""
+    return 1 - _clip(progress)
+
+
+def thirds(progress: float) -> float:
+    """1, then a half, then a quarter, for a third of the way each."""
+    return 0.5 ** min(2, int(3 * _clip(progress)))
+
+
 def cubic(progress: float, *, final: float, initial: float = 0.0) -> float:
     """From `initial` to `final`, fast at first (paper Eq. 3; progress = (t − t0) / nΔT).
 

@@ -21,7 +21,7 @@ from chase.models import build_for
 from chase.optimizers import build_optimizer, learning_rate
 from chase.recipe import Recipe
 from chase.slimming.tracer import groups_of
-from chase.sparse.methods import Event, stop_step
+from chase.sparse.plan import Event, stop_step
 from chase.sparse.sparsifier import Sparsifier
 from chase.tracing import trace
 

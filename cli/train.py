@@ -135,7 +135,7 @@ def _announce(console: Console, recipe: Recipe, summary: dict[str, Any], folder:
         f"{folder}: {recipe.method.name}, {recipe.model.name} on {recipe.data.name}, {recipe.training.epochs} epochs, "
         f"{summary['steps']} steps, {len(summary['events'])} events"
     )
-    if recipe.method.channel_sparsity:
+    if recipe.method.prunes_channels:
         console.say(
             f"{summary['prunable_channels']} channels may leave; channel sparsity {channels['target']} wanted, up to "
             f"{channels['highest_reachable']:.3f} reachable; GPU-supported MACs {millions(macs['dense'])} → "
@@ -169,6 +169,7 @@ def show_forecast(console: Console, recipe: Recipe) -> None:
         tuple("–" if value is None else value if key == "step" else f"{value:.4f}" for key, value in event.items())
         for event in summary["events"]
     ]
-    console.table("events", ("step", "channel sparsity", "density pruned to", "density grown to"), events)
+    changes = ("step", "channel sparsity", "density pruned to", "density grown to", "executed MACs")
+    console.table("events", changes, events)
     macs = [(name.replace("_", " "), millions(number)) for name, number in summary["macs"].items()]
     console.table("MACs per image", ("", "MACs"), macs)

@@ -86,6 +86,7 @@ def test_the_events_end_at_tau_stop_with_all_channels_gone(imagenet: dict[str, A
         "channel_sparsity": pytest.approx(0.4),
         "keep": pytest.approx(0.1),
         "density": pytest.approx(0.1),
+        "executed_macs": None,
     }
 
 

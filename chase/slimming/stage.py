@@ -132,7 +132,7 @@ def stored_masks(network: Network) -> Masks:
     """The masks of a masked checkpoint; its channels are traced again and must be those it was trained with."""
     method = Recipe.from_dict(network.content["recipe"], source=str(network.path)).method
     example, freedoms = network.input.example(), method.freedoms
-    groups = channel_groups(network.model, example, freedoms=freedoms) if method.channel_sparsity else ()
+    groups = channel_groups(network.model, example, freedoms=freedoms) if method.prunes_channels else ()
     masks = Masks.dense(network.model, candidates(groups, method))
     masks.load_state_dict(network.content["masks"])
     return masks

@@ -1,12 +1,16 @@
 """Sparse training: `Sparsifier` keeps a model sparse under any training loop; a `Method` says how."""
 
 from chase.sparse.masks import Masks, maskable
-from chase.sparse.methods import METHODS, SET, Chase, Event, Method, RigL, make, plan
+from chase.sparse.method import Method
+from chase.sparse.methods import METHODS, SET, Chase, RigL, make
+from chase.sparse.plan import Event, plan
+from chase.sparse.saliency import Batch
 from chase.sparse.sparsifier import Sparsifier
 
 __all__ = [
     "METHODS",
     "SET",
+    "Batch",
     "Chase",
     "Event",
     "Masks",

@@ -189,6 +189,15 @@ class Masks:
         """Living channels per prunable group."""
         return {name: int(alive.sum()) for name, alive in self.alive.items()}
 
+    def shapes_without(self, blocks: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:
+        """`shapes`, once these units (group, int64 [n]) have died as well."""
+        before = self.alive
+        self.alive = {name: alive.clone() for name, alive in before.items()}
+        for name, units in blocks:
+            self.alive[name][units] = False
+        found, self.alive = self.shapes(), before
+        return found
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape each maskable weight has once its dead channels are cut out."""
         return {name: self._shape(name, list(mask.shape)) for name, mask in self.weights.items()}

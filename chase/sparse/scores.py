@@ -14,6 +14,7 @@ from torch import Tensor
 from chase.registry import Registry
 
 Score = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+LAMBDA = 0.01
 
 
 def magnitude(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
@@ -26,9 +27,22 @@ def gradient(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor
     return grad.abs()
 
 
+def magnitude_and_gradient(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
+    """|w| + λ|∂L/∂w| with λ = 0.01, as MEST drops (Yuan et al. 2021)."""
+    return weight.abs() + LAMBDA * grad.abs()
+
+
 def random(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
     """A uniform draw, as SET grows."""
     return torch.rand(weight.shape, generator=generator).to(weight.device)
 
 
-SCORES: Registry[Score] = Registry("score", {"magnitude": magnitude, "gradient": gradient, "random": random})
+SCORES: Registry[Score] = Registry(
+    "score",
+    {
+        "magnitude": magnitude,
+        "gradient": gradient,
+        "magnitude+gradient": magnitude_and_gradient,
+        "random": random,
+    },
+)

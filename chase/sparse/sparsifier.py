@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +11,19 @@ from torch import Tensor, nn
 from chase.errors import CheckpointError, RecipeError
 from chase.slimming.groups import Group
 from chase.slimming.live import compact
+from chase.slimming.surgery import cuts
 from chase.slimming.widths import Grid
-from chase.sparse.channels import AGGREGATES, CHANNEL_SCORES, group_scores, select_channels
-from chase.sparse.masks import maskable
-from chase.sparse.methods import Event, Method, plan, stop_step
-from chase.sparse.scores import SCORES
-from chase.sparse.start import floors, initial_masks
-from chase.sparse.update import count_ones, grow, mix, prune
+from chase.sparse.explorer import Explorer
+from chase.sparse.method import Method
+from chase.sparse.plan import Event, plan, stop_step
+from chase.sparse.pruner import Pruner
+from chase.sparse.rewiring import Rewiring
+from chase.sparse.saliency import Batch
+from chase.sparse.start import check_macs, initial_masks, needed_cost
+from chase.sparse.update import count_ones
 
-log = logging.getLogger(__name__)
-PRUNE, GROW = 1, 2  # streams of random numbers
+if TYPE_CHECKING:
+    from chase.counting import Cost
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -38,7 +40,10 @@ class Sparsifier:
 
     Making one masks the model's weights; from then on `optimizer.step()` masks gradients, and prunes, grows and
     removes channels at the steps of the method's plan. On all other steps it costs one multiplication of the
-    gradients and no host sync. Randomness is a function of (seed, step, layer), so it needs no state.
+    gradients and no host sync (methods that look at every step's gradients cost more: Deep-R, SNFS, and the channel
+    criteria taylor and group-fisher). Randomness is a function of (seed, step, layer), so it needs no state.
+
+    `observers` are called after each event, with the masks up to date.
 
     Args:
         model: the network on the device that it is trained on, also wrapped in DDP or `torch.compile`; its weights
@@ -46,8 +51,10 @@ class Sparsifier:
         optimizer: any torch optimizer over its parameters that updates each element by itself (SGD, Adam, AdamW, …).
         method: `Chase(...)`, `RigL(...)`, … or any `Method`.
         steps: optimizer steps of the whole training.
-        example: one input [1, ...]; needed where channel_sparsity > 0, to trace which channels belong together.
+        example: one input [1, ...]; needed where channels leave, to trace which belong together.
         groups: channel groups that are known already, instead of tracing.
+        batch: images and labels that initial masks by saliency are measured on (snip, grasp).
+        cost: what a forward pass costs, if it is known already; else traced where the method counts MACs.
         seed: of the initial masks and of random growth; the same on all processes.
 
     Raises:
@@ -64,6 +71,8 @@ class Sparsifier:
         steps: int,
         example: Tensor | None = None,
         groups: tuple[Group, ...] | None = None,
+        batch: Batch | None = None,
+        cost: Cost | None = None,
         seed: int = 0,
     ) -> None:
         if steps < 1:
@@ -71,10 +80,15 @@ class Sparsifier:
         self.model, self.optimizer, self.method, self.seed = unwrap(model), optimizer, method, seed
         self.step, self.steps = 0, steps
         self.events = {event.step: event for event in plan(method, steps)}
-        self.masks = initial_masks(self.model, method, example=example, groups=groups, seed=seed)
-        self._floors = floors(self.masks.groups, method)
-        self._weights = maskable(self.model)
-        self._dense_gradients: dict[str, Tensor] = {}
+        self.observers: list[Callable[[Event], None]] = []
+        self.masks = initial_masks(self.model, method, example=example, groups=groups, batch=batch, seed=seed)
+        cost = needed_cost(self.model, method, example, cost)
+        check_macs(self.masks, method, cost)
+        self._pruner = Pruner(self.model, method, self.masks, cost=cost, seed=seed)
+        self._explorer = Explorer(self.model, method, self.masks, seed)
+        self._rewiring = (
+            Rewiring(self.model, optimizer, self.masks, method.rewire_l1, seed) if method.rewire_l1 else None
+        )
         self._stashed = False
         self._refresh()
         self.masks.apply_(self.model)
@@ -101,7 +115,7 @@ class Sparsifier:
     def mask_gradients(self) -> None:
         """Zero the gradients of everything masked. `optimizer.step()` does it by itself; call it before gradient
         clipping, so that the norm is that of the sparse network."""
-        self._stash()
+        self._observe()
         self._multiply()
         self._stashed = True
 
@@ -109,21 +123,28 @@ class Sparsifier:
         """Cut the dead channels out of the model, its optimizer's state and `copies` of it, in place.
 
         Call it between two steps; the training goes on as if they were still masked. See `chase.slimming.compact`
-        for what it returns and raises.
+        for what it returns and raises; channels that may still return (`channel_regrowth`) cannot be cut out.
         """
         if self._stashed:
             raise RecipeError("compact() lies between mask_gradients() and step(); call it after the step")
+        if self.method.channel_regrowth and self.step < stop_step(self.method, self.steps):
+            raise RecipeError("channels may still return (method.channel_regrowth); call compact() after τ_stop")
+        groups = self.masks.groups
         kept = compact(self.model, self.masks, self.optimizer, copies=copies, round_to=round_to)
-        self._weights = maskable(self.model)
+        self._explorer.attach(self.model, cuts(groups, kept))
+        self._pruner.narrow(kept)
+        if self._rewiring is not None:
+            self._rewiring.attach(self.model)
         self._refresh()
         return kept
 
-    def _stash(self) -> None:
-        """Keep the dense gradients that the coming event will need."""
+    def _observe(self) -> None:
+        """Take what the coming event, or a running average, needs of the dense gradients."""
         coming = self.events.get(self.step + 1)
-        if coming is not None and coming.density is not None:
-            grads = {name: weight.grad for name, weight in self._weights.items()}
-            self._dense_gradients = {name: grad.clone() for name, grad in grads.items() if grad is not None}
+        self._explorer.observe(coming is not None and coming.density is not None)
+        self._pruner.observe()
+        if self._rewiring is not None:
+            self._rewiring.before_step()
 
     def _multiply(self) -> None:
         pairs = [(parameter.grad, mask) for parameter, mask in self._pairs if parameter.grad is not None]
@@ -132,8 +153,12 @@ class Sparsifier:
             torch._foreach_mul_(gradients, masks)
 
     def state_dict(self) -> dict[str, Any]:
-        """The step and the packed masks; everything else follows from the method, the seed and the model."""
-        return {"step": self.step, "seed": self.seed, "masks": self.masks.state_dict()}
+        """The step, the packed masks, and whatever the method gathers over steps; everything else follows from the
+        method, the seed and the model."""
+        gathered = {"pruner": self._pruner.state_dict(), "gradients": {}}
+        if self.method.gradient_momentum:
+            gathered["gradients"] = self._explorer.gradients
+        return {"step": self.step, "seed": self.seed, "masks": self.masks.state_dict(), **gathered}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; load the model and the optimizer as well.
@@ -145,12 +170,16 @@ class Sparsifier:
             raise CheckpointError(f"the stored masks were drawn with seed {state['seed']}, not {self.seed}")
         self.step = state["step"]
         self.masks.load_state_dict(state["masks"])
+        self._pruner.load_state_dict(state["pruner"])
+        self._explorer.gradients = {
+            name: gradient.to(self._explorer.weights[name].device) for name, gradient in state["gradients"].items()
+        }
         self._refresh()
 
     def _refresh(self) -> None:
         """List what an ordinary step multiplies: (parameter, mask), for all that has anything masked."""
         parameters = dict(self.model.named_parameters())
-        masks = (self.masks.weights if self.method.sparsity or self.masks.removed else {}) | self.masks.vectors(
+        masks = (self.masks.weights if self.method.masks_weights or self.masks.removed else {}) | self.masks.vectors(
             self.model
         )
         self._pairs = [(parameters[name], mask) for name, mask in masks.items()]
@@ -174,76 +203,34 @@ class Sparsifier:
     def _mask_once(self) -> None:
         """Mask again, since that is always safe; but gradients masked early are no longer dense."""
         if not self._stashed:
-            self._stash()
+            self._observe()
         self._multiply()
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self.step += 1
         self._stashed = False
+        if self._rewiring is not None:
+            self._rewiring.after_step(self.step)
+            self._silence()
         if (event := self.events.get(self.step)) is not None:
             self._run(event)
-            self._dense_gradients = {}
 
     def _run(self, event: Event) -> None:
         """One event: channels, then pruning, then growth; then nothing masked holds a value or momentum."""
-        shares = count_ones(self.masks.weights)
-        if event.channel_sparsity is not None:
-            self._remove_channels(event.channel_sparsity)
+        masks, explorer = self.masks, self._explorer
+        before = count_ones(masks.weights)
+        if event.removes_channels:
+            self._pruner.run(event, self.step / stop_step(self.method, self.steps))
+            if masks.nonzero > sum(before.values()):  # channels that returned brought their weights
+                explorer.prune(sum(before.values()), event.step)
         if event.keep is not None and event.density is not None:
-            self._prune(round(event.keep * self.masks.total))
-            self._grow(round(event.density * self.masks.total), shares)
+            explorer.prune(round(event.keep * masks.total), event.step)
+            explorer.grow(round(event.density * masks.total), event.step, before)
         self._refresh()
         self._silence()
-
-    def _remove_channels(self, target: float) -> None:
-        method, masks, weights = self.method, self.masks, dict(self.model.named_parameters())
-        criterion, aggregate = CHANNEL_SCORES[method.criterion], AGGREGATES[method.aggregate]
-        scores = {
-            group.name: group_scores(
-                group, criterion, weights, masks.weights, aggregate=aggregate, shapes=masks.dense_shapes
-            )
-            for group in masks.groups
-        }
-        leaving = select_channels(
-            masks.groups,
-            scores,
-            masks.alive,
-            remove=round(target * masks.channels) - masks.removed,
-            floors=self._floors,
-            grid=method.round_to,
-        )
-        for name, units in leaving.items():
-            masks.alive[name] &= ~units
-        masks.bury()
-
-    def _prune(self, keep: int) -> None:
-        score_of = self._scorer(self.method.prune, PRUNE)
-        self._take_over(prune(self.masks.weights, score_of, keep, scope=self.method.scope))
-
-    def _grow(self, target: int, shares: Mapping[str, int]) -> None:
-        masks = self.masks
-        score_of, add = self._scorer(self.method.grow, GROW), target - masks.nonzero
-        targets = shares if self.method.scope == "layer" else None
-        self._take_over(grow(masks.weights, score_of, add, allowed=masks.allowed, shares=targets))
-        if masks.nonzero < target:
-            log.warning("step %d: the living channels hold %d of %d weights", self.step, masks.nonzero, target)
-
-    def _take_over(self, masks: Mapping[str, Tensor]) -> None:
-        """Change the masks in place: they keep their memory and its layout, as compiled steps expect."""
-        for name, mask in masks.items():
-            self.masks.weights[name].copy_(mask)
-
-    def _scorer(self, name: str, stream: int) -> Callable[[str], Tensor]:
-        score, order = SCORES[name], {layer: index for index, layer in enumerate(self._weights)}
-
-        def score_of(layer: str) -> Tensor:
-            weight = self._weights[layer].detach()
-            gradient = self._dense_gradients.get(layer)
-            generator = torch.Generator().manual_seed(mix(self.seed, self.step, stream, order[layer]))
-            return score(weight, torch.zeros_like(weight) if gradient is None else gradient, generator)
-
-        return score_of
+        for observer in self.observers:
+            observer(event)
 
     def _silence(self) -> None:
         """Zero whatever is masked: parameters, and optimizer state of the same shape."""

@@ -47,30 +47,16 @@ def prune(masks: Tensors, score_of: ScoreOf, keep: int, *, scope: str = "global"
 
 
 def grow(
-    masks: Tensors,
-    score_of: ScoreOf,
-    add: int,
-    *,
-    allowed: Callable[[str], Tensor],
-    shares: Mapping[str, int] | None = None,
+    masks: Tensors, score_of: ScoreOf, add: int, *, free: Tensors, shares: Mapping[str, float] | None = None
 ) -> dict[str, Tensor]:
-    """Masks with the `add` highest-scored masked weights of living channels switched on (all, where fewer are left).
+    """Masks with the `add` highest-scored weights that are `free` switched on (all, where fewer are).
 
-    `allowed(name)` is the bool mask of living channels. With `shares`, weights per layer, each layer grows towards
-    its part of the new total; without, all layers compete.
+    `free` are bool masks of the weights that may grow. With `shares` each layer gets its part of the growth, as far as
+    it has room; without, all layers compete.
     """
-    free = {name: (mask == 0) & allowed(name) for name, mask in masks.items()}
-    parts = _growth(masks, free, add, shares) if shares else None
+    parts = apportion(add, shares, count_ones(free)) if shares is not None else None
     chosen = _largest(score_of, free, add, parts)
     return {name: mask + chosen[name].to(mask.dtype) for name, mask in masks.items()}
-
-
-def _growth(masks: Tensors, free: Tensors, add: int, shares: Mapping[str, int]) -> dict[str, int]:
-    living, room = count_ones(masks), count_ones(free)
-    most = {name: living[name] + room[name] for name in masks}
-    targets = apportion(sum(living.values()) + add, shares, most)
-    missing = {name: max(0, targets[name] - living[name]) for name in masks}
-    return apportion(add, missing, room)
 
 
 def count_ones(masks: Tensors) -> dict[str, int]:

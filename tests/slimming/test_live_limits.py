@@ -16,7 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 from chase.errors import RecipeError
 from chase.slimming import channel_groups, compact, prunable, slimmed
 from chase.sparse import Chase, Masks, Sparsifier
-from chase.sparse.channels import CHANNEL_SCORES, group_scores
+from chase.sparse.channels import Scored, group_scores
+from chase.sparse.criteria import CHANNEL_SCORES
 
 Optimizer = torch.optim.Optimizer
 Forward = Callable[[Tensor], Tensor]
@@ -114,7 +115,8 @@ def test_the_score_of_a_transposed_convolution_is_that_of_its_dense_rows() -> No
         sparse = losses(grouped, at=(at,) if at else ())[1]
         (group,) = (group for group in sparse.masks.groups if group.name == "up")
         weights, masks = dict(sparse.model.named_parameters()), sparse.masks
-        found = group_scores(group, CHANNEL_SCORES["umm"], weights, masks.weights, shapes=masks.dense_shapes)
+        scored = Scored(weights, masks.weights, masks.alive, masks.dense_shapes)
+        found = group_scores(group, CHANNEL_SCORES["umm"], scored)
         scores[at] = found[masks.alive["up"]]
 
     assert torch.allclose(scores[0], scores[6], rtol=1e-6)

@@ -1,6 +1,8 @@
-"""Channel scores (paper Table 1), floors, and the global choice of channels."""
+"""Scores of coupled channels, floors, and the choice of channels over all groups."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
@@ -8,47 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from chase.errors import RecipeError
 from chase.slimming.groups import Group, Lane, Slice
+from chase.slimming.widths import Grid
 from chase.sparse.channels import (
     AGGREGATES,
-    CHANNEL_SCORES,
+    NORMALISERS,
+    Blocks,
+    Scored,
+    first_channels,
+    first_enough,
     floor_width,
     group_scores,
-    mmm,
     most_removable,
-    select_channels,
-    umm,
-    ws,
+    ranked_blocks,
+    removable,
 )
-
-WEIGHT = torch.tensor([[1.0, -2.0, 3.0, 4.0], [9.0, 9.0, 9.0, 9.0], [0.0, -8.0, 5.0, 5.0], [1.0, 1.0, 1.0, 1.0]])
-MASK = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
-
-
-def test_table_1_by_hand() -> None:
-    assert umm(WEIGHT, MASK).tolist() == [0.75, 0.0, 2.0, 1.0]
-    assert ws(WEIGHT, MASK).tolist() == [0.5, 1.0, 0.5, 0.0]
-    assert mmm(WEIGHT, MASK).tolist() == [1.5, 0.0, 4.0, 1.0]
-
-
-def test_scores_are_ordered_so_that_the_lowest_leave_first() -> None:
-    order = {name: score(WEIGHT, MASK).argsort(stable=True).tolist() for name, score in CHANNEL_SCORES.items()}
-
-    assert order == {"umm": [1, 0, 3, 2], "ws": [1, 0, 2, 3], "mmm": [1, 3, 0, 2]}
-
-
-@given(st.integers(0, 1000))
-@settings(deadline=None, max_examples=20)
-def test_scores_do_not_care_where_in_a_row_the_weights_are(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randint(-8, 9, (5, 4, 3, 3), generator=generator).float()
-    mask = (torch.rand(weight.shape, generator=generator) < 0.4).float()
-    order = torch.randperm(36, generator=generator)
-    moved = [t.flatten(1)[:, order].view(weight.shape) for t in (weight, mask)]
-
-    for score in (umm, ws, mmm):
-        torch.testing.assert_close(score(weight, mask), score(moved[0], moved[1]))
-    torch.testing.assert_close(umm(weight, mask), (weight * mask).abs().sum((1, 2, 3)) / 36)
+from chase.sparse.criteria import CHANNEL_SCORES
 
 
 @pytest.mark.parametrize(
@@ -76,10 +54,28 @@ def groups_of(scores: dict[str, Tensor]) -> list[Group]:
     return [Group(name, len(score), (), ()) for name, score in scores.items()]
 
 
+def select(
+    groups: list[Group],
+    scores: dict[str, Tensor],
+    alive: dict[str, Tensor],
+    *,
+    remove: int,
+    floors: dict[str, int],
+    grid: Grid = 1,
+    scope: str = "global",
+) -> dict[str, Tensor]:
+    """Which units leave, bool by group."""
+    leaving = {name: torch.zeros_like(living) for name, living in alive.items()}
+    blocks = ranked_blocks(groups, scores, alive, floors=floors, grid=grid, scope=scope)
+    for name, units in first_channels(blocks, remove):
+        leaving[name][units] = True
+    return leaving
+
+
 def chosen(scores: dict[str, Tensor], remove: int, floors: tuple[int, ...], grid: int = 1) -> list[list[int]]:
     alive = {name: torch.ones(len(score), dtype=torch.bool) for name, score in scores.items()}
     floor_of = dict(zip(scores, floors, strict=True))
-    leaving = select_channels(groups_of(scores), scores, alive, remove=remove, floors=floor_of, grid=grid)
+    leaving = select(groups_of(scores), scores, alive, remove=remove, floors=floor_of, grid=grid)
     return [units.nonzero().flatten().tolist() for units in leaving.values()]
 
 
@@ -143,8 +139,8 @@ def test_equal_scores_go_to_the_earlier_group_and_the_lower_index() -> None:
 def test_the_dead_stay_out_of_the_ranking() -> None:
     scores, alive = {"a": torch.tensor([0.0, 1, 2, 3])}, {"a": torch.tensor([False, True, True, True])}
 
-    leaving = select_channels(groups_of(scores), scores, alive, remove=1, floors={"a": 1})
-    none = select_channels(groups_of(scores), scores, alive, remove=3, floors={"a": 3})
+    leaving = select(groups_of(scores), scores, alive, remove=1, floors={"a": 1})
+    none = select(groups_of(scores), scores, alive, remove=3, floors={"a": 3})
 
     assert leaving["a"].tolist() == [False, True, False, False]
     assert none["a"].tolist() == [False] * 4
@@ -168,7 +164,7 @@ def test_without_binding_floors_the_lowest_leave_whatever_the_group(
     )  # ties: the earlier group, the lower index
     remove = data.draw(st.integers(0, len(ranked)))
 
-    leaving = select_channels(groups_of(scores), scores, alive, remove=remove, floors=dict.fromkeys(scores, 0))
+    leaving = select(groups_of(scores), scores, alive, remove=remove, floors=dict.fromkeys(scores, 0))
 
     found = {(g, c) for g in range(len(table)) for c in leaving[str(g)].nonzero().flatten().tolist()}
     assert found == {(g, c) for _, g, c in ranked[:remove]}
@@ -184,7 +180,7 @@ def test_floors_and_grid_hold_and_the_count_is_the_nearest(
     widths = [len(row) for row in table]
     floors = {name: min(floor, len(row)) for name, row in scores.items()}
 
-    leaving = select_channels(groups_of(scores), scores, alive, remove=remove, floors=floors, grid=grid)
+    leaving = select(groups_of(scores), scores, alive, remove=remove, floors=floors, grid=grid)
 
     left = [width - int(units.sum()) for width, units in zip(widths, leaving.values(), strict=True)]
     most = most_removable(groups_of(scores), floors, grid)
@@ -203,6 +199,7 @@ def test_most_removable_is_what_a_greedy_demand_takes() -> None:
     assert sum(map(len, chosen(scores, 99, (6, 9, 2), grid=8))) == 60
 
 
+UMM = CHANNEL_SCORES["umm"]
 TWO = torch.arange(2)
 COUPLED = Group(  # two producers, the second with its units in reverse and two rows a unit; consumers do not count
     name="a",
@@ -226,21 +223,21 @@ def test_a_group_is_scored_by_the_mean_over_the_rows_that_make_each_unit() -> No
     masks = {name: torch.ones_like(weight) for name, weight in COUPLED_WEIGHTS.items()}
 
     # unit 0: rows 2 | 1, 2 → 5/3; unit 1: rows 6 | 2, 4 → 12/3
-    assert group_scores(COUPLED, umm, COUPLED_WEIGHTS, masks).tolist() == pytest.approx([5 / 3, 4.0])
+    assert group_scores(COUPLED, UMM, Scored(COUPLED_WEIGHTS, masks, {})).tolist() == pytest.approx([5 / 3, 4.0])
 
 
 @pytest.mark.parametrize(("name", "expected"), [("mean", [5 / 3, 4.0]), ("sum", [5.0, 12.0]), ("max", [2.0, 6.0])])
 def test_the_scores_of_coupled_rows_are_combined_as_asked(name: str, expected: list[float]) -> None:
     masks = {name: torch.ones_like(weight) for name, weight in COUPLED_WEIGHTS.items()}
 
-    found = group_scores(COUPLED, umm, COUPLED_WEIGHTS, masks, aggregate=AGGREGATES[name])
+    found = group_scores(COUPLED, UMM, Scored(COUPLED_WEIGHTS, masks, {}), aggregate=AGGREGATES[name])
 
     assert list(AGGREGATES) == ["mean", "sum", "max"]
     assert found.tolist() == pytest.approx(expected)
 
 
 def test_the_largest_of_negative_scores_is_not_zero() -> None:
-    """`ws` counts downwards; unit 2 has no row and scores 0."""
+    """As reversed criteria have them; unit 2 has no row and scores 0."""
     values, units = torch.tensor([-0.5, -0.25, -1.0]), torch.tensor([0, 0, 1])
 
     assert AGGREGATES["max"](values, units, 3).tolist() == [-0.25, -1.0, 0.0]
@@ -251,7 +248,7 @@ def test_a_transposed_convolution_is_scored_over_its_columns() -> None:
     group = Group("up", 2, (Slice("up.weight", 1, units, units),), ("up.weight",))
     weight = {"up.weight": torch.tensor([[[1.0], [2.0]], [[3.0], [6.0]]])}
 
-    assert group_scores(group, umm, weight, {}).tolist() == [2.0, 4.0]  # no mask: nothing is masked
+    assert group_scores(group, UMM, Scored(weight, {}, {})).tolist() == [2.0, 4.0]  # no mask: nothing is masked
 
 
 def test_of_a_grouped_convolution_one_channel_of_each_group_leaves_at_a_time() -> None:
@@ -261,7 +258,7 @@ def test_of_a_grouped_convolution_one_channel_of_each_group_leaves_at_a_time() -
     scores, alive = {"a": torch.tensor([0.0, 2, 9, 9, 8, 1])}, {"a": torch.ones(6, dtype=torch.bool)}
 
     def leaves(remove: int, grid: int = 1) -> list[int]:
-        leaving = select_channels([group], scores, alive, remove=remove, floors={"a": 1}, grid=grid)["a"]
+        leaving = select([group], scores, alive, remove=remove, floors={"a": 1}, grid=grid)["a"]
         return leaving.nonzero().flatten().tolist()
 
     one, two = [0, 5], [0, 1, 4, 5]
@@ -277,7 +274,7 @@ def test_a_grid_may_differ_from_layer_to_layer() -> None:
     alive = {name: torch.ones(8, dtype=torch.bool) for name in scores}
     floors = {"a": 1, "b": 1}
 
-    leaving = select_channels(groups, scores, alive, remove=7, floors=floors, grid={"a": 4})
+    leaving = select(groups, scores, alive, remove=7, floors=floors, grid={"a": 4})
 
     # a: {0, 1, 2, 3} at 1.5; b one by one
     assert leaving["a"].nonzero().flatten().tolist() == [0, 1, 2, 3]
@@ -290,4 +287,57 @@ def test_a_score_that_is_nan_counts_as_zero() -> None:
     group = Group(name="a", size=2, producers=("a",), slices=(Slice("a", 0, one, one),))
     weight = {"a": torch.tensor([[float("nan")], [2.0]])}
 
-    assert group_scores(group, umm, weight, {"a": torch.ones(2, 1)}).tolist() == [0.0, 2.0]
+    assert group_scores(group, UMM, Scored(weight, {"a": torch.ones(2, 1)}, {})).tolist() == [0.0, 2.0]
+
+
+def test_by_layer_all_groups_keep_to_the_same_share() -> None:
+    scores = lists([float(i) for i in range(8)], [100.0 + i for i in range(4)])
+    alive = {name: torch.ones(len(row), dtype=torch.bool) for name, row in scores.items()}
+
+    for remove, left in ((3, (6, 3)), (6, (4, 2)), (9, (2, 1))):
+        leaving = select(groups_of(scores), scores, alive, remove=remove, floors={"a": 1, "b": 1}, scope="layer")
+        assert tuple(len(row) - int(leaving[name].sum()) for name, row in scores.items()) == left
+        assert leaving["a"].nonzero().flatten().tolist() == list(range(8 - left[0]))  # the lowest of each
+
+
+def test_by_layer_shares_are_of_the_dense_width_also_after_a_cut() -> None:
+    scores = lists([0.0] * 4, [0.0] * 4)
+    alive = {name: torch.ones(4, dtype=torch.bool) for name in scores}
+    blocks = ranked_blocks(
+        groups_of(scores), scores, alive, floors={"a": 1, "b": 1}, scope="layer", sizes={"a": 8, "b": 4}
+    )
+
+    assert [name for name, _ in blocks] == ["b", "b", "a", "a", "b", "a"]  # a has lost half already
+
+
+def at_least(wanted: int, taken: Blocks) -> bool:
+    return len(taken) >= wanted
+
+
+def test_the_fewest_blocks_that_are_enough() -> None:
+    blocks: Blocks = [("a", torch.tensor([unit])) for unit in range(10)]
+
+    for wanted in (0, 1, 7, 10):
+        assert len(first_enough(blocks, partial(at_least, wanted))) == wanted
+    assert first_enough(blocks, lambda taken: False) == blocks
+    assert first_enough([], lambda taken: False) == []
+
+
+def test_what_is_removable_stops_at_the_floors() -> None:
+    scores = lists([0.0] * 9, [0.0] * 5)
+
+    blocks = removable(groups_of(scores), {"a": 2, "b": 4}, 4)
+
+    assert [(name, len(units)) for name, units in blocks] == [("a", 1), ("a", 4), ("b", 1)]
+
+
+def test_normalised_scores_by_hand() -> None:
+    scores, alive = torch.tensor([1.0, 3.0, 100.0]), torch.tensor([True, True, False])
+
+    assert NORMALISERS["none"](scores, alive, 10.0).tolist() == [1.0, 3.0, 100.0]
+    assert NORMALISERS["layer"](scores, alive, 10.0).tolist() == [0.5, 1.5, 50.0]  # the dead do not count
+    assert NORMALISERS["layer"](-scores, alive, 10.0).tolist() == [-0.5, -1.5, -50.0]  # reversed ones stay reversed
+    assert NORMALISERS["layer"](scores * 0, alive, 10.0).tolist() == [0.0, 0.0, 0.0]
+    assert NORMALISERS["macs"](scores, alive, 10.0).tolist() == pytest.approx([0.1, 0.3, 10.0])
+    with pytest.raises(RecipeError, match="needs a criterion that is never negative, not a reversed one"):
+        NORMALISERS["macs"](-scores, alive, 10.0)

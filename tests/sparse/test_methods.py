@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from chase.errors import RecipeError, UnknownName
 from chase.sparse import METHODS, SET, Chase, Event, Method, RigL, make, plan
-from chase.sparse.methods import stop_step
+from chase.sparse.methods import ABOUT
+from chase.sparse.plan import stop_step
 
 EPOCH = 500  # steps; CIFAR at batch 100
 PAPER = {"update_every": 1000, "channel_offset": 500, "stop": 0.8125, "round_to": 1}
@@ -189,9 +190,31 @@ def test_every_plan_ends_on_target(method: Method, steps: int) -> None:
         ({"scope": "local"}, "method.scope must lie in {global, layer}, not local"),
         ({"distribution": "erkk"}, "no distribution named 'erkk'; did you mean 'erk'?"),
         ({"criterion": "um"}, "no channel score named 'um'; did you mean 'umm'?"),
-        ({"grow": "xyz"}, "no score named 'xyz'; known: gradient, magnitude, random"),
+        ({"grow": "xyz"}, "no score named 'xyz'; known: gradient, magnitude, magnitude+gradient, random"),
         ({"prune": "magnitud"}, "no score named 'magnitud'; did you mean 'magnitude'?"),
-        ({"decay": "linear"}, "no decay named 'linear'; known: constant, cosine"),
+        ({"decay": "lineal"}, "no decay named 'lineal'; did you mean 'linear'?"),
+        ({"allocation": "everywhere"}, "no allocation named 'everywhere'; known: global, layer, momentum, survivors"),
+        ({"normalise": "layers"}, "no normalisation named 'layers'; did you mean 'layer'?"),
+        ({"initial": "snap"}, "no initial named 'snap'; did you mean 'snip'?"),
+        ({"channel_scope": "local"}, "method.channel_scope must lie in {global, layer}, not local"),
+        ({"initial_sparsity": 1.0}, "method.initial_sparsity must lie in [0, 1), not 1.0"),
+        ({"executed_macs": 0.0}, "method.executed_macs must lie in (0, 1], not 0.0"),
+        ({"channel_start": 0.9}, "method.channel_start must lie in [0, stop = 0.8], not 0.9"),
+        ({"channel_regrowth": 1.0}, "method.channel_regrowth must lie in [0, 1), not 1.0"),
+        ({"gradient_momentum": 1.0}, "method.gradient_momentum must lie in [0, 1), not 1.0"),
+        ({"rewire_l1": -1.0}, "method.rewire_l1 must lie in [0, ∞), not -1.0"),
+        (
+            {"channel_sparsity": 0.5, "executed_macs": 0.5},
+            "method.channel_sparsity and method.executed_macs name two targets; leave one out",
+        ),
+        (
+            {"allocation": "momentum"},
+            "method.allocation momentum needs method.gradient_momentum above 0, such as 0.9",
+        ),
+        (
+            {"initial_sparsity": 0.5, "update_every": 0},
+            "method.initial_sparsity changes at parameter events; method.update_every must not be 0",
+        ),
         ({"sparsty": 0.5}, "method.sparsty: no such setting; did you mean 'sparsity'?"),
     ],
 )
@@ -200,6 +223,56 @@ def test_a_wrong_setting_is_named_with_its_value(values: dict[str, Any], message
         make("chase", **values)
 
     assert str(caught.value) == message
+
+
+def test_channels_leave_at_once_where_the_start_is_the_stop() -> None:
+    method = make("prune-finetune", channel_start=0.5, stop=0.5)
+
+    assert plan(method, 200) == (Event(100, 0.5, 1.0, 1.0),)
+
+
+def test_channels_leave_between_start_and_stop_along_eq_3() -> None:
+    method = make("prune-finetune", channel_start=0.5, stop=0.75, channel_every=10)
+
+    found = channel_targets(method, 200)
+
+    assert list(found) == [110, 120, 130, 140, 150]
+    assert found[110] == pytest.approx(0.5 * (1 - 0.8**3))
+    assert found[150] == 0.5
+
+
+def test_a_target_in_macs_falls_from_all_of_them() -> None:
+    events = plan(Chase(sparsity=0.0, executed_macs=0.4, channel_every=25, stop=1.0), 100)
+
+    assert [event.step for event in events] == [25, 50, 75, 100]
+    assert [event.executed_macs for event in events] == pytest.approx(
+        [1 - 0.6 * (1 - x**3) for x in (0.75, 0.5, 0.25, 0)]
+    )
+    assert all(event.channel_sparsity is None and event.removes_channels for event in events)
+
+
+def test_an_initial_sparsity_leads_to_the_final_one() -> None:
+    granet = plan(make("granet", sparsity=0.9, update_every=25), 400)
+
+    assert [event.step for event in granet] == list(range(25, 301, 25))
+    budget = 0.1 + 0.4 * (1 - 4 / 12) ** 3
+    assert granet[3].density == pytest.approx(budget)
+    assert granet[3].keep == pytest.approx(budget * (1 - 0.5 * 0.75))  # drops half along a cosine, at a third
+    assert granet[-1].keep == granet[-1].density == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"), [("linear", [0.75, 0.5, 0.25]), ("steps", [1.0, 0.5, 0.25]), ("constant", [1.0, 1.0, 1.0])]
+)
+def test_what_is_dropped_falls_as_the_decay_says(decay: str, expected: list[float]) -> None:
+    events = plan(RigL(sparsity=0.5, drop_fraction=1.0, decay=decay, update_every=25, stop=1.0), 100)
+
+    assert [1 - (event.keep or 0) / 0.5 for event in events[:3]] == pytest.approx(expected)
+
+
+def test_every_method_says_what_it_is() -> None:
+    assert list(ABOUT) == list(METHODS)
+    assert all(len(about) > 10 for about in ABOUT.values())
 
 
 def test_a_wrong_method_name_is_explained() -> None:

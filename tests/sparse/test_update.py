@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from chase.sparse.allocation import ALLOCATIONS, Growth
 from chase.sparse.update import count_ones, grow, mix, prune, random_masks
 
 Masks = dict[str, Tensor]
@@ -29,8 +30,13 @@ def scores_of(*rows: list[float]) -> Callable[[str], Tensor]:
     return table.__getitem__
 
 
-def everywhere(masks: Masks) -> Callable[[str], Tensor]:
-    return lambda name: torch.ones_like(masks[name], dtype=torch.bool)
+def masked(masks: Masks) -> Masks:
+    return {name: mask == 0 for name, mask in masks.items()}
+
+
+def to_restore(masks: Masks, add: int, before: dict[str, int]) -> Mapping[str, float] | None:
+    growth = Growth(add, before, count_ones(masks), count_ones(masked(masks)), dict)
+    return ALLOCATIONS["layer"](growth)
 
 
 def test_global_prune_keeps_the_largest_of_all_layers() -> None:
@@ -68,23 +74,23 @@ def test_global_growth_takes_the_largest_masked_score_of_living_channels() -> No
     masks = masks_of("1000", "0100")
     score_of = scores_of([9.0, 0.5, -0.7, 0.1], [8.0, 9.0, 0.6, 0.0])
 
-    grown = grow(masks, score_of, 2, allowed=lambda n: torch.tensor([n == "a", True, True, True]))
+    grown = grow(masks, score_of, 2, free={"a": masks["a"] == 0, "b": torch.tensor([False, False, True, True])})
 
-    assert text(grown) == ["1010", "0110"]  # b's 8.0 belongs to a dead channel
+    assert text(grown) == ["1010", "0110"]  # b's 8.0 is not free
 
 
 def test_growth_never_takes_a_gradient_that_is_not_finite_before_a_finite_one() -> None:
     masks = masks_of("000000")
     score_of = scores_of([float("inf"), 1e-30, float("nan"), float("-inf"), -1e-30, 1.0])
 
-    assert text(grow(masks, score_of, 3, allowed=everywhere(masks))) == ["010011"]
+    assert text(grow(masks, score_of, 3, free=masked(masks))) == ["010011"]
 
 
 def test_layer_growth_gives_each_layer_its_part() -> None:
     masks = masks_of("11000000", "10000000", "11111110")
     score_of = scores_of([float(i) for i in range(8)], [float(8 - i) for i in range(8)], [1.0] * 8)
 
-    grown = grow(masks, score_of, 5, allowed=everywhere(masks), shares={"a": 4, "b": 4, "c": 7})
+    grown = grow(masks, score_of, 5, free=masked(masks), shares=to_restore(masks, 5, {"a": 4, "b": 4, "c": 7}))
 
     assert text(grown) == ["11000011", "11110000", "11111110"]
 
@@ -93,7 +99,7 @@ def test_layer_growth_spills_over_where_a_layer_is_full() -> None:
     masks = masks_of("1110", "0000")
     score_of = scores_of([1.0] * 4, [4.0, 3.0, 2.0, 1.0])
 
-    grown = grow(masks, score_of, 4, allowed=everywhere(masks), shares={"a": 9, "b": 1})
+    grown = grow(masks, score_of, 4, free=masked(masks), shares=to_restore(masks, 4, {"a": 9, "b": 1}))
 
     assert text(grown) == ["1111", "1110"]
 
@@ -101,7 +107,7 @@ def test_layer_growth_spills_over_where_a_layer_is_full() -> None:
 def test_new_masks_leave_the_old_ones_alone() -> None:
     masks = masks_of("1100")
     prune(masks, scores_of([1.0] * 4), 1)
-    grow(masks, scores_of([1.0] * 4), 1, allowed=everywhere(masks))
+    grow(masks, scores_of([1.0] * 4), 1, free=masked(masks))
 
     assert text(masks) == ["1100"]
 
@@ -119,9 +125,10 @@ def test_prune_and_grow_are_exact(table: list[list[tuple[bool, bool]]], k: int, 
     before = count_ones(masks)
 
     less = prune(masks, scores.__getitem__, k, scope="layer" if by_layer else "global")
-    more = grow(masks, scores.__getitem__, k, allowed=living.__getitem__, shares=before if by_layer else None)
+    free = {name: (masks[name] == 0) & living[name] for name in masks}
+    more = grow(masks, scores.__getitem__, k, free=free, shares=before if by_layer else None)
 
-    room = {name: int(((masks[name] == 0) & living[name]).sum()) for name in masks}
+    room = count_ones(free)
     assert sum(count_ones(less).values()) == min(k, sum(before.values()))
     assert sum(count_ones(more).values()) == sum(before.values()) + min(k, sum(room.values()))
     for name in masks:
@@ -140,9 +147,8 @@ def test_drop_and_grow_by_layer_keeps_each_layers_count(sizes: list[tuple[int, i
     total = sum(before.values())
 
     less = prune(masks, scores.__getitem__, round((1 - drop) * total), scope="layer")
-    after = grow(
-        less, scores.__getitem__, total - sum(count_ones(less).values()), allowed=everywhere(masks), shares=before
-    )
+    add = total - sum(count_ones(less).values())
+    after = grow(less, scores.__getitem__, add, free=masked(less), shares=to_restore(less, add, before))
 
     assert count_ones(after) == before or total == 0
     if total:

@@ -1,0 +1,145 @@
+"""Pruner: removes channels at the events of a method, and lets some of them return (paper §3, Eq. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from chase.slimming.groups import Group
+from chase.sparse.channels import (
+    AGGREGATES,
+    NORMALISERS,
+    Blocks,
+    Scored,
+    first_channels,
+    first_enough,
+    group_scores,
+    ranked_blocks,
+)
+from chase.sparse.criteria import CHANNEL_SCORES
+from chase.sparse.gates import Gates
+from chase.sparse.masks import Masks
+from chase.sparse.method import Method
+from chase.sparse.plan import Event
+from chase.sparse.regrowth import Graveyard
+from chase.sparse.start import floors
+from chase.sparse.update import mix
+
+if TYPE_CHECKING:
+    from chase.counting import Cost
+
+CHANNEL = 5  # a stream of random numbers
+
+
+class Pruner:
+    """Decides which channels of a model live.
+
+    `cost` is what a forward pass of the dense model costs; needed where the method counts MACs.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, masks: Masks, *, cost: Cost | None, seed: int) -> None:
+        self.model, self.method, self.masks, self.cost, self.seed = model, method, masks, cost, seed
+        self.floors = floors(masks.groups, method)
+        self.sizes = {group.name: group.size for group in masks.groups}
+        self.criterion = CHANNEL_SCORES[method.criterion]
+        self.gates = Gates(masks.groups, model) if self.criterion.gradients else None
+        self.graveyard = Graveyard(model, masks) if method.channel_regrowth else None
+
+    @torch.no_grad()
+    def observe(self) -> None:
+        """Gather this step's gradients, if the criterion looks at them."""
+        if self.gates is not None:
+            self.gates.add()
+
+    def run(self, event: Event, progress: float) -> None:
+        """Remove channels until the event's target is met; `progress` is the step over τ_stop."""
+        returning = self._returning(event, progress)
+        for name, units in self._leaving(event, sum(len(units) for _, units in returning)):
+            self.masks.alive[name][units] = False
+        if self.graveyard is not None:
+            self.graveyard.exchange(self.model, returning)
+        self.masks.bury()
+        if self.gates is not None:
+            self.gates.reset()
+
+    def _returning(self, event: Event, progress: float) -> Blocks:
+        if self.graveyard is None:
+            return []
+        generator = torch.Generator().manual_seed(mix(self.seed, event.step, CHANNEL))
+        return self.graveyard.choose(self.method, progress, generator)
+
+    def _leaving(self, event: Event, more: int) -> Blocks:
+        """The blocks of units that leave, `more` units than the target asks for."""
+        masks, method = self.masks, self.method
+        blocks = ranked_blocks(
+            masks.groups,
+            self.scores(event.step),
+            masks.alive,
+            floors=self.floors,
+            grid=method.round_to,
+            scope=method.channel_scope,
+            sizes=self.sizes,
+        )
+        if event.channel_sparsity is not None:
+            return first_channels(blocks, round(event.channel_sparsity * masks.channels) - masks.removed + more)
+        limit = (event.executed_macs or 1.0) * self._cost().macs
+        fewest = first_enough(blocks, lambda taken: self._macs_without(taken) <= limit)
+        return blocks[: len(fewest) + more]
+
+    def scores(self, step: int) -> dict[str, Tensor]:
+        """The score of each unit, float32 [size] by group, as the method compares them."""
+        method, masks = self.method, self.masks
+        scored = Scored(
+            dict(self.model.named_parameters()),
+            masks.weights,
+            masks.alive,
+            masks.dense_shapes,
+            self.gates.means if self.gates else lambda group: (None, None),
+        )
+        normalise, aggregate = NORMALISERS[method.normalise], AGGREGATES[method.aggregate]
+        return {
+            group.name: normalise(
+                group_scores(
+                    group, self.criterion, scored, aggregate=aggregate, seed=mix(self.seed, step, CHANNEL, order)
+                ),
+                masks.alive[group.name],
+                self._macs_of(group),
+            )
+            for order, group in enumerate(masks.groups)
+        }
+
+    def _macs_of(self, group: Group) -> float:
+        from chase.counting import channel_macs
+
+        return channel_macs(self._cost(), self.masks, group) if self.method.normalise == "macs" else 1.0
+
+    def _macs_without(self, blocks: Blocks) -> int:
+        """MACs that are executed once these units have left as well."""
+        from chase.counting import macs_at_widths
+
+        return macs_at_widths(self._cost(), self.masks.shapes_without(blocks))
+
+    def _cost(self) -> Cost:
+        assert self.cost is not None, "start.py asks for it where the method counts MACs"
+        return self.cost
+
+    def narrow(self, kept: Mapping[str, Tensor]) -> None:
+        """Follow a model that was cut to the units [n] of each group."""
+        if self.gates is not None:
+            self.gates.narrow(kept)
+            self.gates.attach(self.masks.groups, self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was gathered and buried."""
+        gates = self.gates.state_dict() if self.gates else None
+        return {"gates": gates, "graveyard": self.graveyard.state_dict() if self.graveyard else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        if self.gates is not None:
+            self.gates.load_state_dict(state["gates"])
+        if self.graveyard is not None:
+            self.graveyard.load_state_dict(state["graveyard"], self.model)
