@@ -93,7 +93,11 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The loop. `select` chooses the epoch that is kept: best on the validation split, or the last."""
+    """The loop. `select` chooses the epoch that is kept: best on the validation split, or the last.
+
+    `start_from` is a checkpoint whose weights the training starts from, such as that of a dense training. `teacher` is
+    a checkpoint to distil from: `distillation` is the share of the loss that its outputs have, at `temperature`.
+    """
 
     epochs: int = 30
     seed: int = 0
@@ -103,9 +107,16 @@ class TrainingSettings:
     clip_norm: float | None = None
     select: str = "best"
     dense_twin: bool = False
+    start_from: str | None = None
+    teacher: str | None = None
+    distillation: float = 0.5
+    temperature: float = 4.0
 
     def __post_init__(self) -> None:
         _positive("training.epochs", self.epochs)
+        _positive("training.temperature", self.temperature)
+        if not 0 <= self.distillation <= 1:
+            raise RecipeError(f"training.distillation must lie in [0, 1], not {self.distillation}")
         _one_of("training.amp", self.amp, ("off", "bf16", "fp16"))
         _one_of("training.select", self.select, ("best", "last"))
         if not 0 <= self.label_smoothing < 1:

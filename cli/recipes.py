@@ -11,20 +11,25 @@ from chase.cli.console import Console
 
 def command(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="A recipe to show, or: methods, models, data.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A recipe to show, or: methods, criteria, models, data.")] = None,
 ) -> None:
-    """List the shipped recipes, show one, or list methods, models or data sets."""
+    """List the shipped recipes, show one, or list methods, channel criteria, models or data sets."""
     from chase import recipe
     from chase.data import DATASETS
     from chase.models import MODELS
-    from chase.sparse import METHODS
+    from chase.sparse.criteria import CHANNEL_SCORES
+    from chase.sparse.methods import ABOUT
 
     console: Console = ctx.obj
-    lists = {"methods": sorted(METHODS), "models": sorted(MODELS), "data": sorted(DATASETS)}
+    lists = {"models": sorted(MODELS), "data": sorted(DATASETS)}
+    explained = {"methods": ABOUT, "criteria": {name: each.about for name, each in CHANNEL_SCORES.items()}}
     if name is None:
         abouts = {each: recipe.Recipe.from_dict(recipe.read(each)).about for each in recipe.shipped()}
         console.result({"recipes": abouts})
         console.table("recipes", ("name", "what it is"), list(abouts.items()))
+    elif name in explained:
+        console.result({name: explained[name]})
+        console.table(name, ("name", "what it is"), list(explained[name].items()))
     elif name in lists:
         console.result({name: lists[name]})
         console.table(name, ("name",), [(each,) for each in lists[name]])

@@ -45,6 +45,11 @@ class Criterion(NamedTuple):
     score: Callable[[Rows], Tensor]
     gradients: bool = False
 
+    @property
+    def about(self) -> str:
+        """What it is: the docstring of its score."""
+        return " ".join((self.score.__doc__ or "").split())
+
 
 def umm(rows: Rows) -> Tensor:
     """Unmasked mean magnitude: Σ|θ| over a row, divided by its dense size, zeros counted (paper Table 1)."""
@@ -108,7 +113,12 @@ def _required(rows: Rows, value: Tensor | None, what: str) -> Tensor:
 
 def reverse(criterion: Criterion) -> Criterion:
     """The same, highest first (paper Table 2)."""
-    return Criterion(lambda rows: -criterion.score(rows), criterion.gradients)
+
+    def score(rows: Rows) -> Tensor:
+        return -criterion.score(rows)
+
+    score.__doc__ = f"Highest first: {criterion.about}"
+    return Criterion(score, criterion.gradients)
 
 
 CHANNEL_SCORES: Registry[Criterion] = Registry(
