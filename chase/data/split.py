@@ -87,9 +87,7 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tens
     and the classes whose shares were rounded down furthest give one more until the number is exact.
     """
     wanted = max(round(fraction * len(labels)), 1) if fraction else 0
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    members = [shuffled[labels[shuffled] == label] for label in sorted(set(labels.tolist()))]
+    members = _by_class(labels, torch.Generator().manual_seed(seed))
     shares = torch.tensor([len(each) * fraction for each in members], dtype=torch.float64)
     counts = shares.floor().long()
     most_cut = (shares - counts).sort(descending=True, stable=True).indices
@@ -98,6 +96,37 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tens
     for each, count in zip(members, counts.tolist(), strict=True):
         chosen[each[:count]] = True
     return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
+
+
+def class_balanced(
+    split: Split, *, per_class: int = 10, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Normalised images [b, c, h, w] and labels [b] of `per_class` random images of each class, in random order.
+
+    A class with fewer images gives all it has.
+
+    Raises:
+        RecipeError: if `per_class` is not positive or the split is empty.
+    """
+    if per_class < 1:
+        raise RecipeError(f"per_class {per_class} is not positive; 10 images of each class are usual")
+    if not len(split):
+        raise RecipeError("a split without images has no batch to give; choose another one")
+    chosen = balanced(split.labels, per_class, seed)
+    return next(split.subset(chosen).batches(len(chosen), device=device))
+
+
+def balanced(labels: Tensor, per_class: int, seed: int) -> Tensor:
+    """The indices of `per_class` random entries of each class, or of all where there are fewer, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.cat([members[:per_class] for members in _by_class(labels, generator)])
+    return chosen[torch.randperm(len(chosen), generator=generator)]
+
+
+def _by_class(labels: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """The indices of each class, in random order."""
+    shuffled = torch.randperm(len(labels), generator=generator)
+    return [shuffled[labels[shuffled] == label] for label in labels.unique()]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -78,10 +78,10 @@ class Initial(Protocol):
 def snip(
     model: nn.Module, keep: int, *, batch: Batch | None = None, example: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """The highest |w · ∂L/∂w| in training mode: what the loss feels of a weight (SNIP, Lee et al. 2019, Eq. 6)."""
+    """The highest |w · ∂L/∂w| in training mode: what the loss feels of a weight (SNIP, Lee et al. 2019)."""
     _check_keep(model, keep)
     labelled = _required(batch, "snip")
-    with _twin(model) as twin:
+    with _twin(model, "snip") as twin:
         weights = maskable(twin.train())
         gradient = _sum_of_gradients(_losses(twin, labelled), weights)
         scores = _products(weights, gradient)
@@ -91,14 +91,14 @@ def snip(
 def grasp(
     model: nn.Module, keep: int, *, batch: Batch | None = None, example: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """What remains once the highest −w · Hg leave, with ‖g‖² the flow to preserve (GraSP, Wang et al. 2020, Eq. 8).
+    """What is left when the highest −w · Hg leave, whose removal raises ‖g‖² most (GraSP, Wang et al. 2020).
 
-    g is the gradient and H the Hessian of the loss over the maskable weights, in training mode, of outputs divided by
-    TEMPERATURE. The batch should hold as many images of every class: `class_balanced`.
+    g and H are the gradient and the Hessian of the loss over the maskable weights, in training mode, with outputs
+    divided by TEMPERATURE. The batch should hold as many images of every class: see `class_balanced`.
     """
     _check_keep(model, keep)
     labelled = _required(batch, "grasp")
-    with _twin(model) as twin:
+    with _twin(model, "grasp") as twin:
         weights = maskable(twin.train())
         gradient = _sum_of_gradients(_losses(twin, labelled, TEMPERATURE), weights)
         slopes = _slopes(_losses(twin, labelled, TEMPERATURE), weights, gradient)
@@ -120,7 +120,7 @@ def synflow(
         raise RecipeError("the initial masks of synflow need example=, one input of the model [1, ...], for its shape")
     masks = _everything(model)
     total = sum(mask.numel() for mask in masks.values())
-    with _twin(model, torch.float64) as twin:
+    with _twin(model, "synflow", torch.float64) as twin:
         weights = maskable(_absolute_(twin.eval()))
         for done in range(1, ROUNDS + 1):
             scores = _flow(twin, weights, tuple(shown.shape[1:]))
@@ -133,7 +133,7 @@ def synflow(
 def magnitude(
     model: nn.Module, keep: int, *, batch: Batch | None = None, example: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """The highest |w| of the whole network, for a start from trained weights (paper Fig. 5)."""
+    """The highest |w| of the whole network, for a start from trained weights."""
     _check_keep(model, keep)
     return _largest(model, maskable(model), keep)
 
@@ -159,8 +159,12 @@ def _required(batch: Batch | None, name: str) -> Batch:
 
 
 @contextmanager
-def _twin(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[nn.Module]:
-    """A copy in `dtype` or wider, where only maskable weights have gradients, to any order; generators restored after."""
+def _twin(model: nn.Module, name: str, dtype: torch.dtype = torch.float32) -> Iterator[nn.Module]:
+    """A copy in `dtype` or wider to measure on, of which only the maskable weights get gradients.
+
+    Raises:
+        RecipeError: if it cannot be run, or derived, as `name` needs it.
+    """
     twin = copy.deepcopy(model).requires_grad_(False)
     weights = list(maskable(twin).values())
     twin.to(torch.promote_types(weights[0].dtype, dtype))
@@ -168,9 +172,15 @@ def _twin(model: nn.Module, dtype: torch.dtype = torch.float32) -> Iterator[nn.M
         weight.requires_grad_(True)
     device = weights[0].device
     cuda = [device] if device.type == "cuda" else []
-    # The other backends of attention have no second derivative.
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        yield twin
+    try:
+        # The other backends of attention have no second derivative.
+        with torch.random.fork_rng(devices=cuda), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield twin
+    except RuntimeError as error:
+        raise RecipeError(
+            f"{name} cannot be measured on {type(model).__name__} in {weights[0].dtype}: {reason(error)}; "
+            "check its input, or choose other initial masks"
+        ) from error
 
 
 def _losses(model: nn.Module, batch: Batch, temperature: float = 1.0) -> Iterator[Tensor]:
@@ -220,16 +230,10 @@ def _absolute_(model: nn.Module) -> nn.Module:
 def _flow(model: nn.Module, weights: Tensors, shape: tuple[int, ...]) -> dict[str, Tensor]:
     """w · ∂R/∂w, scaled to at most 1: float32 could not hold the flow of a deep network."""
     like = next(iter(weights.values()))
-    try:
-        flow = model(torch.ones(1, *shape, dtype=like.dtype, device=like.device)).sum()
-    except RuntimeError as error:
-        raise RecipeError(
-            f"synflow cannot run the model in {like.dtype} on an input of {[1, *shape]}: {reason(error)}; "
-            "fix the example's shape, or take snip, grasp or magnitude"
-        ) from error
-    scores = _finite(_products(weights, dict(zip(weights, _gradients(flow, weights), strict=True))))
+    flow = model(torch.ones(1, *shape, dtype=like.dtype, device=like.device)).sum()
+    scores = _finite(_products(weights, _sum_of_gradients([flow], weights)))
     top = max(float(score.abs().max()) for score in scores.values())
-    return {name: score / (top or 1.0) for name, score in scores.items()}
+    return {name: (score / (top or 1.0)).float() for name, score in scores.items()}
 
 
 def _products(weights: Tensors, others: Tensors) -> dict[str, Tensor]:
@@ -239,7 +243,7 @@ def _products(weights: Tensors, others: Tensors) -> dict[str, Tensor]:
 def _finite(scores: Tensors) -> dict[str, Tensor]:
     """The scores; NaN or infinity would choose weights by their position alone."""
     for name, score in scores.items():
-        if not bool(score.isfinite().all()):
+        if not bool(torch.stack(score.aminmax()).isfinite().all()):
             raise RecipeError(f"the saliency of {name} is not finite; check the model's weights and the batch")
     return dict(scores)
 

@@ -1,8 +1,8 @@
 """The k largest scores over many tensors, exactly and deterministically, without a sort.
 
-Non-negative floats order like their bit patterns, and negative ones in reverse. Two histograms of 16 bits each, filled layer by layer, give the
-k-th largest score exactly (paper Appendix F searches for it approximately); equal scores go to the earlier layer and
-the lower index. Extra memory is one layer's scores and one bool per weight.
+Non-negative floats order like their bit patterns, negative ones the other way round. Two histograms of 16 bits each,
+filled layer by layer, give the k-th largest score exactly (paper Appendix F searches for it approximately); equal
+scores go to the earlier layer and the lower index. Extra memory is one layer's scores and one bool per weight.
 """
 
 from __future__ import annotations

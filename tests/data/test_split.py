@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chase.data import Data, epoch_seed, load_data
-from chase.data.split import Normalise, epoch_generator, epoch_order, num_batches, stratified
+from chase.data import Data, class_balanced, epoch_seed, load_data
+from chase.data.split import Normalise, balanced, epoch_generator, epoch_order, num_batches, stratified
 from chase.errors import RecipeError
 
 
@@ -112,3 +112,40 @@ def test_normalised_images_are_scaled_per_channel() -> None:
     result = Normalise((0.5, 0.25), (0.5, 0.125), "cpu")(images)
 
     torch.testing.assert_close(result, torch.tensor([-1.0, 6.0]).view(1, 2, 1, 1))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 2**31))
+def test_a_balanced_choice_has_as_many_of_each_class_or_all_there_are(classes: list[int], each: int, seed: int) -> None:
+    labels = torch.tensor(classes)
+
+    chosen = balanced(labels, each, seed)
+
+    assert torch.equal(labels[chosen].bincount(minlength=5), labels.bincount(minlength=5).clamp(max=each))
+    assert len(set(chosen.tolist())) == len(chosen)
+
+
+def test_a_balanced_choice_mixes_the_classes_and_follows_from_its_seed() -> None:
+    labels = torch.arange(4).repeat_interleave(50)
+
+    first, again, other = (balanced(labels, 10, seed) for seed in (0, 0, 1))
+
+    assert torch.equal(first, again)
+    assert sorted(first.tolist()) != sorted(other.tolist())
+    assert labels[first[:20]].bincount(minlength=4).min() > 0  # half of the batch knows every class
+
+
+def test_a_class_balanced_batch_has_the_images_of_its_labels(data: Data) -> None:
+    images, labels = class_balanced(data.train, per_class=3, seed=5)
+
+    assert labels.bincount().tolist() == [3, 3, 3, 3]
+    everything, theirs = next(data.train.batches(40))
+    for image, label in zip(images, labels, strict=True):
+        same = (everything == image).flatten(1).all(1)
+        assert label in theirs[same]
+
+
+def test_a_class_balanced_batch_of_nothing_is_refused(data: Data) -> None:
+    with pytest.raises(RecipeError, match="per_class 0"):
+        class_balanced(data.train, per_class=0)
+    with pytest.raises(RecipeError, match="without images"):
+        class_balanced(data.train.subset(torch.arange(0)))

@@ -7,7 +7,8 @@ import torch
 from small_training import ResidualNet, batch, seeded
 from torch import nn
 
-from chase.sparse import Chase, Sparsifier
+from chase.sparse import Batch, Chase, Sparsifier
+from chase.sparse.saliency import INITIAL
 
 pytestmark = [
     pytest.mark.gpu,
@@ -58,3 +59,15 @@ def test_targets_are_met_on_the_gpu() -> None:
     assert all(mask.is_cuda for mask in sparsifier.masks.weights.values())
     parameters = dict(model.named_parameters())
     assert not any(parameters[name].detach()[mask == 0].any() for name, mask in sparsifier.masks.weights.items())
+
+
+@pytest.mark.parametrize("name", sorted(INITIAL))
+def test_initial_masks_are_made_on_the_gpu_and_leave_its_generator_alone(name: str) -> None:
+    model = seeded(ResidualNet).cuda()
+    before = torch.cuda.get_rng_state()
+
+    masks = INITIAL[name](model, 300, batch=Batch(*batch(0)))
+
+    assert all(mask.is_cuda for mask in masks.values())
+    assert sum(int(mask.sum()) for mask in masks.values()) == 300
+    assert torch.equal(torch.cuda.get_rng_state(), before)

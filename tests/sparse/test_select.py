@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from chase.sparse.select import keep_largest, score_bits
+from chase.sparse.select import keep_highest, keep_largest, score_bits
 
 DENORMAL = 1e-42
 VALUES = (0.0, -0.0, DENORMAL, -2 * DENORMAL, 1e-38, 0.1, -0.1, 0.1000001, 1.0, -1.0, 3.4e38)
@@ -110,3 +110,38 @@ def test_other_dtypes_order_by_their_float32_value(dtype: torch.dtype) -> None:
 
     kept = select({"a": score}, {"a": torch.ones(4, dtype=torch.bool)}, 2)["a"]
     assert kept.tolist() == [False, True, True, False]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.lists(st.sampled_from((*VALUES, -0.2, -3.4e38)), max_size=12), min_size=1, max_size=4),
+    st.integers(-1, 50),
+)
+@example([[-1.0, -1.0], [-1.0, -2.0]], 3)
+@example([[0.0, -0.0], [-0.0, 0.0]], 2)
+def test_the_highest_equal_a_stable_sort_with_signs(table: list[list[float]], k: int) -> None:
+    scores = {str(i): torch.tensor(row) for i, row in enumerate(table)}
+    flat = torch.cat(list(scores.values()))
+    expected = torch.zeros(len(flat), dtype=torch.bool)
+    expected[flat.argsort(descending=True, stable=True)[: max(k, 0)]] = True
+
+    kept = keep_highest(scores, k)
+
+    assert torch.equal(torch.cat(list(kept.values())), expected)
+
+
+def test_signed_scores_of_weights_equal_a_stable_sort_in_any_layout() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.randn(16, 5, 3, 3, generator=generator).mul(20).round().div(20) for name in "abc"}
+    order = torch.cat([score.flatten() for score in scores.values()]).argsort(descending=True, stable=True)
+    tilted = {name: score.to(memory_format=torch.channels_last) for name, score in scores.items()}
+
+    for k in (0, 1, 700, 1080, 1900, 2159, 2160):
+        expected = torch.zeros(2160, dtype=torch.bool)
+        expected[order[:k]] = True
+        assert torch.equal(torch.cat([kept.flatten() for kept in keep_highest(tilted, k).values()]), expected)
+
+
+def test_a_signed_score_that_is_not_finite_is_the_lowest() -> None:
+    scores = {"a": torch.tensor([float("inf"), -5.0, float("nan"), 1.0])}
+    assert keep_highest(scores, 2)["a"].tolist() == [False, True, False, True]
