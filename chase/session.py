@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from chase import checkpoint
 from chase.checkpoint import InputSpec
 from chase.counting import Params, cost_of, masked_macs, parameters
-from chase.data import Data, Split, epoch_seed
+from chase.data import Data, Split, class_balanced, epoch_seed
+from chase.distillation import Distillation, teacher_from
 from chase.errors import ChaseError
 from chase.models import build_for
 from chase.optimizers import build_optimizer, learning_rate
-from chase.recipe import Recipe
+from chase.pretrained import take_weights
+from chase.recipe import Recipe, TrainingSettings
 from chase.slimming.tracer import groups_of
+from chase.sparse.method import RANDOM
 from chase.sparse.plan import Event, stop_step
+from chase.sparse.saliency import Batch
 from chase.sparse.sparsifier import Sparsifier
 from chase.tracing import trace
 
@@ -79,11 +83,22 @@ class Session:
         example = self.input.example()
         traced = trace(self.model, example)
         self.cost, groups = cost_of(traced), groups_of(self.model, traced, example, freedoms=recipe.method.freedoms)
+        if settings.start_from is not None:
+            take_weights(self.model, settings.start_from)
+        self.distillation = _distillation(settings, self.input, device)
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
         self.sparsifier = Sparsifier(
-            self.model, self.optimizer, recipe.method, steps=self.steps, groups=groups, seed=settings.seed
+            self.model,
+            self.optimizer,
+            recipe.method,
+            steps=self.steps,
+            example=example,
+            groups=groups,
+            batch=_labelled(recipe, self.train_split, device),
+            cost=self.cost,
+            seed=settings.seed,
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
@@ -130,7 +145,10 @@ class Session:
             x = x.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, AMP.get(settings.amp), enabled=settings.amp != "off"):
-            loss: Tensor = self.loss(self.model(x), y)
+            logits = self.model(x)
+            loss: Tensor = self.loss(logits, y)
+            if self.distillation is not None:
+                loss = self.distillation(loss, logits, x)
         self.scaler.scale(loss).backward()
         if settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -228,6 +246,21 @@ class Session:
             facts={**kept["facts"], "complete": self.epoch == self.recipe.training.epochs, **facts},
             training=self.state_dict(),
         )
+
+
+def _labelled(recipe: Recipe, split: Split, device: torch.device) -> Batch | None:
+    """Ten training images of each class, which initial masks by saliency are measured on."""
+    if recipe.method.initial == RANDOM:
+        return None
+    return Batch(*class_balanced(split, seed=recipe.training.seed, device=device))
+
+
+def _distillation(settings: TrainingSettings, input: InputSpec, device: torch.device) -> Distillation | None:
+    """The loss by the teacher, if there is one."""
+    if settings.teacher is None:
+        return None
+    teacher = teacher_from(settings.teacher, classes=input.classes, shape=input.shape)
+    return Distillation(teacher, alpha=settings.distillation, temperature=settings.temperature).to(device)
 
 
 def _samples(data: Data) -> Tensor:

@@ -14,13 +14,15 @@ from chase.errors import CheckpointError, RecipeError
 from chase.models import build
 from chase.pretrained import take_weights
 
+SETTINGS = {"num_classes": 3, "in_channels": 1, "side": 8}
 
-def saved(folder: Path, kind: str = "dense", **settings: int) -> Path:
-    model = build("mlp", **settings)
+
+def saved(folder: Path, kind: str = "dense") -> Path:
+    model = build("mlp", **SETTINGS)
     checkpoint.save(
         folder / "weights.pt",
         kind=kind,
-        model={"name": "mlp", "settings": settings},
+        model={"name": "mlp", "settings": SETTINGS},
         network=model,
         input=InputSpec(shape=(1, 8, 8)),
         widths=None,
@@ -29,12 +31,9 @@ def saved(folder: Path, kind: str = "dense", **settings: int) -> Path:
     return folder / "weights.pt"
 
 
-SETTINGS = {"num_classes": 3, "in_channels": 1, "side": 8}
-
-
 def test_every_weight_is_taken_over(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    path = saved(tmp_path, **SETTINGS)
+    path = saved(tmp_path)
     model = build("mlp", **SETTINGS)
 
     take_weights(model, path)
@@ -43,7 +42,7 @@ def test_every_weight_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_another_architecture_is_refused_with_what_differs(tmp_path: Path) -> None:
-    path = saved(tmp_path, **SETTINGS)
+    path = saved(tmp_path)
     model = build("mlp", **{**SETTINGS, "num_classes": 4})
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -54,4 +53,4 @@ def test_another_architecture_is_refused_with_what_differs(tmp_path: Path) -> No
 
 def test_a_slim_network_has_other_shapes_and_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds a slim network; this needs: dense, masked"):
-        take_weights(build("mlp", **SETTINGS), saved(tmp_path, kind="slim", **SETTINGS))
+        take_weights(build("mlp", **SETTINGS), saved(tmp_path, kind="slim"))

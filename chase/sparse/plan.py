@@ -45,7 +45,7 @@ def plan(method: Method, steps: int) -> tuple[Event, ...]:
     stop = stop_step(method, steps)
     channels = _channel_progress(method, stop, steps)
     weights = _weight_events(method, stop, steps)
-    if channels:
+    if channels and method.masks_weights:
         weights.setdefault(stop, (method.density, method.density))
     return tuple(
         _event(method, step, channels.get(step), *weights.get(step, (None, None)))

@@ -208,6 +208,8 @@ def test_recipes_are_listed_and_shown(chase: Chase) -> None:
     assert "channel_every: 8000" in chase("recipes", "cifar100-vgg19")[1]
     assert "rigl" in chase("recipes", "methods")[1]
     assert json.loads(chase("recipes", "models", "--json")[1])["models"][0] == "cifar-resnet18"
+    assert "Evci et al. 2020" in json.loads(chase("recipes", "methods", "--json")[1])["methods"]["rigl"]
+    assert "zeros counted" in chase("recipes", "criteria")[1]
 
 
 def test_doctor_says_what_works(chase: Chase) -> None:
