@@ -96,7 +96,8 @@ class TrainingSettings:
     """The loop. `select` chooses the epoch that is kept: best on the validation split, or the last.
 
     `start_from` is a checkpoint whose weights the training starts from, such as that of a dense training. `teacher` is
-    a checkpoint to distil from: `distillation` is the share of the loss that its outputs have, at `temperature`.
+    a checkpoint to distil from: `distillation` is the share of the loss that its outputs have, at `temperature`. Each
+    epoch records the shares of sparse amenable channels at `amenable_thresholds` (paper Fig. 2).
     """
 
     epochs: int = 30
@@ -111,12 +112,15 @@ class TrainingSettings:
     teacher: str | None = None
     distillation: float = 0.5
     temperature: float = 4.0
+    amenable_thresholds: tuple[float, ...] = (0.0, 0.2, 0.3, 0.4)
 
     def __post_init__(self) -> None:
         _positive("training.epochs", self.epochs)
         _positive("training.temperature", self.temperature)
         if not 0 <= self.distillation <= 1:
             raise RecipeError(f"training.distillation must lie in [0, 1], not {self.distillation}")
+        for threshold in self.amenable_thresholds:
+            _positive("training.amenable_thresholds", threshold, zero=True)
         _one_of("training.amp", self.amp, ("off", "bf16", "fp16"))
         _one_of("training.select", self.select, ("best", "last"))
         if not 0 <= self.label_smoothing < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from chase.optimizers import build_optimizer, learning_rate
 from chase.pretrained import take_weights
 from chase.recipe import Recipe, TrainingSettings
 from chase.slimming.tracer import groups_of
+from chase.sparse.amenable import Amenable
 from chase.sparse.method import RANDOM
 from chase.sparse.plan import Event, stop_step
 from chase.sparse.saliency import Batch
@@ -34,7 +35,8 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did. Accuracies are top-1 in percent; `macs` has the three columns per image."""
+    """What one epoch did. Accuracies are top-1 in percent; `macs` has the three columns per image, and `amenable` the
+    shares of sparse amenable channels, {metric: {v: {layer: share}}}."""
 
     epoch: int
     step: int
@@ -46,6 +48,7 @@ class Epoch:
     macs: dict[str, int]
     events: list[dict[str, Any]]
     images_per_second: float
+    amenable: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Session:
             cost=self.cost,
             seed=settings.seed,
         )
+        self.amenable = Amenable(self.model, self.sparsifier.masks)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         self.samples = _samples(data)
@@ -169,6 +173,7 @@ class Session:
             _described(sparsifier.events[s]) for s in range(first + 1, sparsifier.step + 1) if s in sparsifier.events
         ]
         accuracy = evaluate(self.model, self.validation, device=self.device) if len(self.validation) else None
+        sparse = self.recipe.method.masks_weights or self.recipe.method.prunes_channels
         return Epoch(
             epoch=self.epoch,
             step=sparsifier.step,
@@ -180,6 +185,7 @@ class Session:
             macs=masked_macs(self.cost, masks).to_dict(),
             events=events,
             images_per_second=speed,
+            amenable=self.amenable.record(self.recipe.training.amenable_thresholds if sparse else ()),
         )
 
     def keep_if_best(self, epoch: Epoch) -> None:
@@ -213,6 +219,7 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "sparsifier": self.sparsifier.state_dict(),
+            "amenable": self.amenable.state_dict(),
             "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
             "best": self.best,
         }
@@ -224,6 +231,7 @@ class Session:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.sparsifier.load_state_dict(state["sparsifier"])
+        self.amenable.load_state_dict(state["amenable"])
         self.best = state["best"]
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and state["rng"]["cuda"]:

@@ -148,3 +148,28 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     for name in ("cuda:99", "no such thing"):
         with pytest.raises(RecipeError, match="is not available here"):
             resolve_device(name)
+
+
+def test_the_shares_of_amenable_channels_are_recorded_every_epoch(tmp_path: Path) -> None:
+    train(recipe(training={"amenable_thresholds": [0, 0.25]}), Run(tmp_path), device="cpu")
+
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [[*line["amenable"]] for line in lines] == [["umm", "ws"]] * 4
+    assert [[*line["amenable"]["umm"]] for line in lines] == [["0", "0.25"]] * 4
+    last = lines[-1]["amenable"]
+    assert [*last["ws"]["0"]] == [*last["umm"]["0.25"]]
+    assert any(0 < share < 1 for share in last["umm"]["0"].values())
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"method": {"name": "dense", "sparsity": 0.0, "channel_sparsity": 0.0}},
+        {"training": {"amenable_thresholds": []}},
+    ],
+    ids=["dense", "no thresholds"],
+)
+def test_nothing_is_recorded_of_a_dense_training_or_without_thresholds(blocks: dict[str, Any], tmp_path: Path) -> None:
+    train(recipe(**blocks), Run(tmp_path), device="cpu")
+
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["amenable"] == {}

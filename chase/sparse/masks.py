@@ -7,6 +7,7 @@ packed to bits.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -66,7 +67,8 @@ class Masks:
     `weights` maps the name of a maskable weight to its mask; `alive` maps the name of each prunable group to a bool
     vector [size] on the CPU; `groups` are the prunable groups; `parameters` are the names of all parameters, since
     buffers are not masked. `total` and `channels` are the maskable weights and prunable channels of the dense model;
-    `dense_shapes` holds the shapes of the dense model's weights where channels have been cut out since.
+    `dense_shapes` holds the shapes of the dense model's weights where channels have been cut out since, and `units` the
+    numbers (int64 [size]) that the units of each group had in the dense model.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Masks:
         self.groups = tuple(groups)
         self.parameters = {*weights, *parameters}
         self.alive = {group.name: torch.ones(group.size, dtype=torch.bool) for group in self.groups}
+        self.units = {group.name: torch.arange(group.size) for group in self.groups}
         self.total = sum(mask.numel() for mask in weights.values())
         self.channels = sum(group.size for group in self.groups)
         self.dense_shapes: dict[str, tuple[int, ...]] = {}
@@ -86,6 +89,13 @@ class Masks:
         """Masks under which everything lives."""
         weights = {name: torch.ones_like(weight, requires_grad=False) for name, weight in maskable(model).items()}
         return cls(weights, groups, (name for name, _ in model.named_parameters()))
+
+    def clone(self) -> Masks:
+        """The same masks, to be changed apart from these."""
+        other = copy.copy(self)
+        other.weights = {name: mask.clone() for name, mask in self.weights.items()}
+        other.alive = {name: alive.clone() for name, alive in self.alive.items()}
+        return other
 
     @property
     def nonzero(self) -> int:
@@ -174,6 +184,7 @@ class Masks:
             self.dense_shapes.setdefault(name, tuple(mask.shape))
         self.weights = {name: trimmed(mask, lost.get(name, [])) for name, mask in self.weights.items()}
         self.alive = {name: alive[kept[name]] for name, alive in self.alive.items()}
+        self.units = {name: units[kept[name]] for name, units in self.units.items()}
         self.groups = narrowed(self.groups, kept, lost)
         self._slices = _by_tensor(self.groups)
 

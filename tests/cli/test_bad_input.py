@@ -25,6 +25,11 @@ REFUSED = [
     ([*TRAIN, "--epochs", "0"], 2, "training.epochs must be above 0, not 0"),
     ([*TRAIN, "--epochs", "many"], 2, "--epochs"),
     ([*TRAIN, "-o", "data.batch_size=0"], 2, "data.batch_size must be above 0"),
+    (
+        [*TRAIN, "-o", "training.amenable_thresholds=[-0.1]"],
+        2,
+        "training.amenable_thresholds must be at least 0, not -0.1",
+    ),
     ([*TRAIN, "--device", "cuda:99"], 2, "'cuda:99' is not available here"),
     (["train", "--data", "cifar10", "-o", "data.root=nowhere"], 2, "download"),
     (["train", "--data", "nowhere/images"], 2, "nowhere/images"),
