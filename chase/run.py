@@ -51,6 +51,11 @@ class Run:
         return self.folder / "bench.json"
 
     @property
+    def analysis(self) -> Path:
+        """Amenable channels over training, and prunability."""
+        return self.folder / "analysis.json"
+
+    @property
     def manifest(self) -> Path:
         """What made which file."""
         return self.folder / "manifest.json"

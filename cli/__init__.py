@@ -15,7 +15,22 @@ from pathlib import Path
 import typer
 
 from chase import __version__
-from chase.cli import bench, compare, demo, doctor, eval, export, inspect, recipes, report, run, slim, train, verify
+from chase.cli import (
+    analyze,
+    bench,
+    compare,
+    demo,
+    doctor,
+    eval,
+    export,
+    inspect,
+    recipes,
+    report,
+    run,
+    slim,
+    train,
+    verify,
+)
 from chase.cli.console import Console
 from chase.errors import ChaseError, RecipeError
 
@@ -36,6 +51,7 @@ COMMANDS = {
     "bench": bench,
     "report": report,
     "compare": compare,
+    "analyze": analyze,
     "run": run,
     "demo": demo,
     "inspect": inspect,

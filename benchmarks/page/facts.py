@@ -70,8 +70,8 @@ def gather(path: Path) -> Facts:
         folder=path,
         report=report,
         network=_network(run),
-        epochs=_epochs(run.metrics),
-        dense_epochs=_epochs(run.dense.metrics),
+        epochs=read_epochs(run.metrics),
+        dense_epochs=read_epochs(run.dense.metrics),
         artifacts=tuple(Artifact.load(file) for file in [*run.artifacts(), *run.dense.artifacts()]),
         manifest=run.entries(),
         missing=_missing(run, report),
@@ -97,7 +97,12 @@ def _network(run: Run) -> dict[str, Any]:
     }
 
 
-def _epochs(path: Path) -> Epochs:
+def read_epochs(path: Path) -> Epochs:
+    """The lines of a metrics.jsonl; none where there is no such file.
+
+    Raises:
+        CheckpointError: if a line is damaged.
+    """
     if not path.is_file():
         return ()
     epochs = []

@@ -20,8 +20,8 @@ def sparsity_chart(epochs: Epochs) -> Chart | None:
     steps = [epoch["step"] for epoch in epochs]
     events = [event for epoch in epochs for event in epoch.get("events", ())]
     data = [
-        _line("weights", steps, _percent(epochs, "sparsity"), "--c1"),
-        _line("channels", steps, _percent(epochs, "channel_sparsity"), "--c2"),
+        line("weights", steps, _percent(epochs, "sparsity"), "--c1"),
+        line("channels", steps, _percent(epochs, "channel_sparsity"), "--c2"),
     ]
     if events:
         tick = {"symbol": "line-ns-open", "size": 7, "color": "--muted"}
@@ -42,7 +42,7 @@ def learning_charts(facts: Facts) -> list[Chart]:
             points = [(epoch["epoch"], epoch[field]) for epoch in epochs if epoch.get(field) is not None]
             if points:
                 x, y = zip(*points, strict=True)
-                data.append(_line(name, x, y, colour))
+                data.append(line(name, x, y, colour))
         if data:
             values = [value for trace in data for value in trace["y"]]
             wide = field == "loss" and 0 < WIDE * min(values) < max(values)
@@ -52,7 +52,8 @@ def learning_charts(facts: Facts) -> list[Chart]:
     return found
 
 
-def _line(name: str, x: Sequence[Any], y: Sequence[Any], colour: str) -> Spec:
+def line(name: str, x: Sequence[Any], y: Sequence[Any], colour: str) -> Spec:
+    """A line with its points, named in the legend."""
     spec = {"type": "scatter", "mode": "lines+markers", "name": name, "x": list(x), "y": list(y)}
     return spec | {"line": {"color": colour, "width": 2}, "marker": {"color": colour, "size": 5}, "showlegend": True}
 
@@ -123,7 +124,7 @@ def clocks_charts(samples: Sequence[Mapping[str, Any]]) -> list[Chart]:
     for field, heading in (("sm_mhz", "clock, MHz"), ("temperature_c", "temperature, °C"), ("power_w", "power, W")):
         values = [sample[field] for sample in samples]
         if any(value is not None for value in values):
-            trace = _line(heading, seconds, values, "--c1") | {"mode": "lines", "showlegend": False}
+            trace = line(heading, seconds, values, "--c1") | {"mode": "lines", "showlegend": False}
             layout = {"xaxis": axis("seconds"), "yaxis": axis(heading, rangemode="tozero")}
             found.append(Chart(f"gpu-{field}", heading.partition(",")[0].capitalize(), (trace,), layout, tall=240))
     return found

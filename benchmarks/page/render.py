@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -24,7 +24,7 @@ from chase.benchmarks.page.records import (
 )
 from chase.benchmarks.page.roles import Roles
 from chase.benchmarks.page.tables import Table, tables
-from chase.benchmarks.page.verdict import judge
+from chase.benchmarks.page.verdict import Verdict, judge
 from chase.benchmarks.page.widths import Width, width_table, widths_of
 from chase.benchmarks.report import Report
 from chase.benchmarks.schema import finite
@@ -58,24 +58,39 @@ class Part:
 
 
 def html(facts: Facts) -> str:
-    """The page: one file with its style, its script and its charts inside."""
+    """The page of a run."""
+    legend = charts.legend(facts.report) if facts.report else []
+    return page("Chase report", facts, judge(facts), (*_measured(facts), *_made(facts)), GLOSSARY, legend=legend)
+
+
+def page(
+    kind: str,
+    facts: Facts,
+    verdict: Verdict,
+    parts: Iterable[Part],
+    glossary: Sequence[tuple[str, str]],
+    *,
+    legend: Sequence[Mapping[str, str]] = (),
+) -> str:
+    """One file with its style, its script and its charts inside; `kind` says what it is."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
     here = files(__package__)
-    css, script, page = ((here / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
-    parts = [part for part in (*_measured(facts), *_made(facts)) if part.drawn or part.shown]
+    css, script, template = ((here / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
+    filled = [part for part in parts if part.drawn or part.shown]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["coded"] = _coded
-    return environment.from_string(page).render(
+    return environment.from_string(template).render(
+        kind=kind,
         facts=facts,
-        verdict=judge(facts),
-        parts=parts,
-        legend=charts.legend(facts.report) if facts.report else [],
-        drawn=finite([chart.to_dict() for part in parts for chart in part.drawn]),
-        glossary=GLOSSARY,
+        verdict=verdict,
+        parts=filled,
+        legend=legend,
+        drawn=finite([chart.to_dict() for part in filled for chart in part.drawn]),
+        glossary=glossary,
         css=css,
         script=script,
         plotly=get_plotlyjs(),

@@ -90,7 +90,8 @@ def by_output(module: nn.Module, weight: Tensor) -> Tensor:
     """A weight with a row for each output channel, [out, ...]; transposed convolutions have [in, out / groups, ...]."""
     if not isinstance(module, TRANSPOSED):
         return weight
-    return weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
+    grouped: Tensor = weight.unflatten(0, (module.groups, -1))
+    return grouped.transpose(1, 2).flatten(0, 1)
 
 
 class Amenable:
@@ -124,9 +125,9 @@ class Amenable:
         found = {}
         for name, layer in self._layers.items():
             mask = self._masks.weights[name].float()
-            rows = [by_output(layer.module, tensor) for tensor in (weights[name] * mask, mask)]
+            rows, living = (by_output(layer.module, tensor) for tensor in (weights[name] * mask, mask))
             values = torch.full((layer.width,), chosen.empty, dtype=torch.float64)
-            values[layer.among(self._masks.units)] = chosen.measure(*rows, layer.size).cpu().double()
+            values[layer.among(self._masks.units)] = chosen.measure(rows, living, layer.size).cpu().double()
             found[layer_name(name)] = values
         return found
 

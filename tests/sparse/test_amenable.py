@@ -117,13 +117,13 @@ def test_the_record_is_the_shares_as_plain_data() -> None:
 
 @pytest.mark.parametrize(("groups", "width"), [(1, 6), (2, 6), (4, 4)])
 def test_a_transposed_convolution_has_its_output_channels_second(groups: int, width: int) -> None:
-    net = nn.Sequential(nn.ConvTranspose2d(4, width, 3, groups=groups, bias=False))
-    masks = Masks.dense(net)
-    tracker = Amenable(net, masks)
+    layer = nn.ConvTranspose2d(4, width, 3, groups=groups, bias=False)
+    net = nn.Sequential(layer)
+    tracker = Amenable(net, Masks.dense(net))
     image = torch.rand(1, 4, 5, 5)
 
     with torch.no_grad():
-        net[0].weight[: 4 // groups, -1] = 0  # all that makes the last channel of the first group
+        layer.weight[: 4 // groups, -1] = 0  # all that makes the last channel of the first group
 
     silent = net(image).abs().sum((0, 2, 3)) == 0
     assert tracker.channels(0.5, "umm")["0"].tolist() == silent.tolist()

@@ -1,0 +1,136 @@
+"""chase analyze: which channels became sparse while a network trained, and how many of them it can do without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chase.cli.console import Console
+
+if TYPE_CHECKING:
+    from chase.benchmarks.analysis import Analysis, History
+    from chase.benchmarks.prunability import Images, Prunability
+    from chase.checkpoint import Network
+    from chase.run import Run
+
+
+def command(
+    ctx: typer.Context,
+    run: Annotated[Path | None, typer.Argument(help="A run's folder; default: the run.")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="umm or ws.")] = "umm",
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", metavar="V", help="One of those on record; default 0.2.")
+    ] = None,
+    layer: Annotated[str, typer.Option("--layer", metavar="PATTERN", help="Layers to show, as in 'layer4.*'.")] = "*",
+    criterion: Annotated[
+        list[str] | None, typer.Option("--criterion", help="To prune by; repeatable; default: all.")
+    ] = None,
+    share: Annotated[
+        list[float] | None, typer.Option("--share", help="Of channels to prune; repeatable; default: 0.1, 0.2, 0.3.")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", help="How often random pruning is tried.")] = 5,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="IMAGES", help="To measure on; default: all.")] = None,
+    no_prunability: Annotated[bool, typer.Option("--no-prunability", help="Prune nothing.")] = False,
+    data: Annotated[str | None, typer.Option("--data", help="Where the images are; default: the recipe's.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Show sparse amenable channels over training, and accuracy after pruning channels by each criterion."""
+    from chase.benchmarks.analysis import History, analysis_of
+    from chase.run import current
+
+    console: Console = ctx.obj
+    chosen = current(run or console.run)
+    history = History.of(chosen)
+    at = None
+    if history.shares:
+        at = history.threshold(metric, threshold)
+        show_history(console, history, metric, at, layer)
+    else:
+        _nothing_recorded(console, chosen, alone=no_prunability)
+    found = None
+    if not no_prunability:
+        network, images = subject(chosen, data, limit)
+        found = measure(console, network, images, criterion or (), share, draws, device)
+        show_prunability(console, found)
+    write(console, chosen, analysis_of(chosen, history, metric=metric, threshold=at, prunability=found))
+
+
+def _nothing_recorded(console: Console, run: Run, *, alone: bool) -> None:
+    """Say so; where nothing else was asked for, it is an error."""
+    from chase.errors import CheckpointError
+
+    why = "it was trained dense, or without training.amenable_thresholds"
+    if alone:
+        raise CheckpointError(f"{run.metrics} holds no amenable channels: {why}; train a sparse network")
+    console.say(f"{run.metrics} holds no amenable channels: {why}")
+
+
+def show_history(console: Console, history: History, metric: str, threshold: str, pattern: str) -> None:
+    """The shares of some layers, epoch by epoch, as in the paper's Table 14."""
+    from chase.benchmarks.analysis import history_table
+
+    headings, rows = history_table(history, metric, threshold, pattern)
+    console.say("share of each layer's channels that are sparse amenable, epoch by epoch")
+    console.table(f"{metric}, v = {threshold}", headings, rows)
+
+
+def subject(run: Run, data: str | None, limit: int | None) -> tuple[Network, Images]:
+    """The run's network, and the images that it is measured on.
+
+    Raises:
+        CheckpointError: if there is no finished checkpoint.
+        DataError: if the images are not there.
+    """
+    from chase.benchmarks.prunability import Images
+    from chase.checkpoint import load_network
+    from chase.cli.images import splits
+    from chase.recipe import Recipe
+
+    network = load_network(run.checkpoint, kinds=("masked", "dense"))
+    recipe = Recipe.from_dict(network.content["recipe"], source=str(run.checkpoint))
+    return network, Images.of(recipe, *splits(run.checkpoint, data), limit=limit)
+
+
+def measure(
+    console: Console,
+    network: Network,
+    images: Images,
+    criteria: Sequence[str],
+    shares: Sequence[float] | None,
+    draws: int,
+    device: str,
+) -> Prunability:
+    """Prune by each criterion, and measure."""
+    from chase.benchmarks.prunability import SHARES, prunability
+    from chase.training import resolve_device
+
+    on = resolve_device(device)
+    with console.progress("pruning") as advance:
+        return prunability(
+            network, images, criteria=criteria, shares=shares or SHARES, draws=draws, device=on, advance=advance
+        )
+
+
+def show_prunability(console: Console, found: Prunability) -> None:
+    """Accuracies by criterion and share, as in the paper's Table 2."""
+    from chase.benchmarks.prunability import prunability_table
+
+    console.table("top-1 accuracy, %", *prunability_table(found))
+    console.say(
+        f"after one-shot pruning of {found.channels} channels, without fine-tuning, on {found.images} images of the "
+        f"{found.split} split"
+    )
+    for criterion, reason in found.left_out.items():
+        console.say(f"{criterion} left out: {reason}")
+
+
+def write(console: Console, run: Run, analysis: Analysis) -> None:
+    """Write analysis.json and the page beside it."""
+    from chase.benchmarks.page.analysis import write_analysis
+
+    page = write_analysis(run, analysis)
+    console.say(f"written to {page}")
+    console.result({"page": str(page), "analysis": str(run.analysis), **analysis.to_dict()})
