@@ -17,8 +17,8 @@ from chase.sparse.channels import CHANNEL_SCORES
 EXAMPLE = torch.zeros(1, 3, 6, 6)
 
 
-def dense(net: nn.Module, example: torch.Tensor = EXAMPLE, **settings: bool) -> Masks:
-    return Masks.dense(net, prunable(channel_groups(net, example), **settings))
+def dense(net: nn.Module, example: torch.Tensor = EXAMPLE, *, prune_skip: bool = False) -> Masks:
+    return Masks.dense(net, prunable(channel_groups(net, example), prune_skip=prune_skip))
 
 
 def test_the_lowest_channels_of_all_layers_leave() -> None:
