@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from chase.checkpoint import Network
 from chase.data import Split
@@ -19,7 +20,7 @@ from chase.recipe import Recipe
 from chase.slimming.groups import prunable
 from chase.slimming.stage import stored_masks
 from chase.slimming.tracer import channel_groups
-from chase.sparse.channels import CHANNEL_SCORES
+from chase.sparse.criteria import CHANNEL_SCORES
 from chase.sparse.masks import Masks
 from chase.sparse.oneshot import one_shot
 from chase.training import evaluate
@@ -131,7 +132,7 @@ def prunability(
         raise RecipeError(f"{draws} draws are too few; 5 are usual")
     for name in criteria:
         CHANNEL_SCORES[name]  # an unknown name explains itself
-    trial = _Trial(network, prunable_masks(network), images, torch.device(device))
+    trial = _Trial.of(network, images, torch.device(device))
     left_out = {} if criteria else trial.without_scores()
     chosen = [name for name in criteria or CHANNEL_SCORES if name not in left_out]
     rows, cases = [], list(itertools.product(chosen, shares))
@@ -180,18 +181,25 @@ def prunable_masks(network: Network) -> Masks:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A network to be pruned again and again."""
+    """A network to be pruned again and again, on one device with its masks."""
 
-    network: Network
+    model: nn.Module
     masks: Masks
     images: Images
     device: torch.device
 
+    @classmethod
+    def of(cls, network: Network, images: Images, device: torch.device) -> _Trial:
+        """A copy of a network, on a device."""
+        masks = prunable_masks(network)
+        masks.weights = {name: mask.to(device) for name, mask in masks.weights.items()}
+        return cls(copy.deepcopy(network.model).to(device), masks, images, device)
+
     def accuracy(self, masks: Masks) -> float:
         """Top-1 accuracy in percent under some masks, with everything silent that makes a dead channel."""
-        masked = copy.deepcopy(self.network.model)
+        masked = copy.deepcopy(self.model)
         masks.apply_(masked)
-        return evaluate(masked.to(self.device), self.images.split, device=self.device)
+        return evaluate(masked, self.images.split, device=self.device)
 
     def without_scores(self) -> dict[str, str]:
         """The criteria that this network has no scores for, with the reason."""
@@ -211,5 +219,6 @@ class _Trial:
         return Pruned(criterion=criterion, share=share, channel_sparsity=sparsity, accuracies=accuracies)
 
     def _draw(self, criterion: str, share: float, seed: int) -> Masks:
-        batches = itertools.islice(self.images.train.batches(BATCH, shuffle_seed=0), BATCHES)
-        return one_shot(self.network.model, self.masks, share, criterion=criterion, batches=batches, seed=seed)
+        batches = self.images.train.batches(BATCH, shuffle_seed=0, device=self.device)
+        few = itertools.islice(batches, BATCHES)
+        return one_shot(self.model, self.masks, share, criterion=criterion, batches=few, seed=seed)

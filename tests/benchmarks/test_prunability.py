@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from useless import network, recipe, split
 
 from chase.benchmarks.prunability import Images, Prunability, prunability, prunability_table
 from chase.errors import RecipeError, UnknownName
+from chase.sparse.criteria import CHANNEL_SCORES
 
 
 def images(**settings: Any) -> Images:
@@ -33,6 +35,23 @@ def test_useless_channels_cost_nothing_by_umm() -> None:
     assert (found.channels, found.shares) == (8, [0.25, 0.5])
 
 
+def test_useful_channels_are_what_the_reversed_criterion_destroys() -> None:
+    found = measured("umm-reverse", "mmm-reverse", shares=(0.5,))
+
+    assert [row.accuracy for row in found.rows] == [25.0, 25.0]  # nothing answers any more, so class 0 is chosen
+
+
+def test_random_pruning_is_drawn_several_times() -> None:
+    (row,) = measured("random", shares=(0.5,), draws=4).rows
+    (one,) = measured("random", shares=(0.5,), draws=1).rows
+
+    assert len(row.accuracies) == 4
+    assert len(set(row.accuracies)) > 1
+    assert row.accuracy == statistics.fmean(row.accuracies)
+    assert row.std == statistics.stdev(row.accuracies)
+    assert (one.accuracies, one.std) == (row.accuracies[:1], None)
+
+
 def test_beyond_the_useless_ones_each_channel_costs_its_class() -> None:
     (row,) = measured("umm", shares=(0.75,)).rows
 
@@ -50,14 +69,14 @@ def test_nothing_is_changed_by_measuring() -> None:
     assert prunability(net, images(), criteria=["umm", "mmm"]) == first
 
 
-def test_every_criterion_is_tried_by_default() -> None:
-    from chase.sparse.channels import CHANNEL_SCORES
+def test_every_criterion_that_the_network_has_scores_for_is_tried_by_default() -> None:
+    found = measured(draws=2)
 
-    found = measured()
-
-    tried = {row.criterion for row in found.rows}
-    assert tried | found.left_out.keys() == set(CHANNEL_SCORES)
-    assert len(found.rows) == 2 * len(tried)
+    assert [row.criterion for row in found.rows[::2]] == [name for name in CHANNEL_SCORES if name != "network-slimming"]
+    assert found.left_out.keys() == {"network-slimming"}
+    assert "needs a norm after each layer" in found.left_out["network-slimming"]
+    with pytest.raises(RecipeError, match="needs a norm after each layer"):
+        measured("network-slimming")
 
 
 def test_the_images_are_those_that_were_held_out_and_the_test_images_without_them() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_training import ResidualNet, seeded, small_mlp
+from small_training import ResidualNet, batch, seeded, small_mlp
 from torch import nn
 from useless import USEFUL, USELESS, model
 
@@ -12,7 +12,7 @@ from chase.errors import RecipeError, UnknownName
 from chase.slimming import channel_groups, slimmed
 from chase.slimming.groups import prunable
 from chase.sparse import Masks, one_shot
-from chase.sparse.channels import CHANNEL_SCORES
+from chase.sparse.criteria import CHANNEL_SCORES
 
 EXAMPLE = torch.zeros(1, 3, 6, 6)
 
@@ -85,11 +85,67 @@ def test_a_layer_keeps_its_floor_and_never_less_than_one_channel() -> None:
 
 
 @pytest.mark.parametrize("criterion", list(CHANNEL_SCORES))
-@pytest.mark.parametrize("share", [0.0, 0.3])
-def test_every_criterion_removes_the_share(criterion: str, share: float) -> None:
+def test_every_criterion_removes_the_share(criterion: str) -> None:
+    net = seeded(ResidualNet)
+    masks = Masks.dense(net, [group for group in channel_groups(net, EXAMPLE) if group.name == "conv1"])
+
+    for share, removed in ((0.0, 0), (0.3, 2), (0.5, 4)):
+        assert one_shot(net, masks, share, criterion=criterion, batches=[batch(0)]).removed == removed
+
+
+def test_reversed_criteria_take_what_the_others_leave() -> None:
+    net = seeded(small_mlp)
+    masks = dense(net)
+
+    for criterion in ("umm", "mmm"):
+        low, high = (one_shot(net, masks, 0.25, criterion=name) for name in (criterion, f"{criterion}-reverse"))
+        assert (low.removed, high.removed) == (7, 7)
+        assert all((low.alive[name] | high.alive[name]).all() for name in masks.alive)
+
+
+def test_random_pruning_follows_the_seed() -> None:
+    net = seeded(small_mlp)
+    masks = dense(net)
+
+    first, again, other = (one_shot(net, masks, 0.5, criterion="random", seed=seed).alive for seed in (0, 0, 1))
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_gradients_are_of_the_batches_and_leave_no_trace() -> None:
+    net = model().train()
+    masks = dense(net, torch.zeros(1, 1, 4, 4))
+    images = torch.zeros(2, 1, 4, 4)
+    images[0, 0, 0, 0] = images[1, 0, 0, 1] = 0.1  # only the first two channels answer, and not surely
+
+    for criterion in ("taylor", "group-fisher"):
+        pruned = one_shot(net, masks, 0.75, criterion=criterion, batches=[(images, torch.tensor([0, 1]))])
+        assert pruned.alive["1"].nonzero().flatten().tolist() == [0, 1]
+
+    assert net.training
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_criteria_that_lack_something_say_what() -> None:
+    net = seeded(small_mlp)
+
+    with pytest.raises(RecipeError, match="needs gradients of training steps"):
+        one_shot(net, dense(net), 0.1, criterion="taylor")
+    with pytest.raises(RecipeError, match="needs a norm after each layer, which 1.weight has not"):
+        one_shot(net, dense(net), 0.1, criterion="network-slimming")
+
+
+def test_scores_can_be_counted_per_mac() -> None:
     net = seeded(ResidualNet)
 
-    assert one_shot(net, dense(net), share, criterion=criterion).removed == round(share * 24)
+    raw, per_mac = (
+        one_shot(net, dense(net), 0.5, normalise=name, example=EXAMPLE).widths() for name in ("none", "macs")
+    )
+
+    assert per_mac["conv1"] < raw["conv1"]  # its channels run on four times as many pixels
+    with pytest.raises(RecipeError, match="need example=, one input"):
+        one_shot(net, dense(net), 0.5, normalise="macs")
 
 
 def test_bad_settings_are_refused() -> None:
@@ -101,5 +157,5 @@ def test_bad_settings_are_refused() -> None:
         one_shot(net, Masks.dense(net), 0.1)
     with pytest.raises(UnknownName, match="did you mean 'umm'"):
         one_shot(net, dense(net), 0.1, criterion="um")
-    with pytest.raises(UnknownName, match="no aggregate named 'median'"):
-        one_shot(net, dense(net), 0.1, aggregate="median")
+    with pytest.raises(RecipeError, match="method.critrion: no such setting; did you mean 'criterion'"):
+        one_shot(net, dense(net), 0.1, critrion="umm")
