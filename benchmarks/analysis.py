@@ -40,12 +40,19 @@ class History:
         if not run.metrics.is_file():
             raise CheckpointError(f"{run.folder} has no {run.metrics.name}; make it with `chase train`")
         lines = [line for line in read_epochs(run.metrics) if line.get("amenable")]
-        shares: dict[str, dict[str, dict[str, list[float]]]] = {}
-        for line in lines:
-            for metric, of_thresholds in line["amenable"].items():
-                for threshold, of_layers in of_thresholds.items():
-                    for layer, share in of_layers.items():
-                        shares.setdefault(metric, {}).setdefault(threshold, {}).setdefault(layer, []).append(share)
+        first = lines[0]["amenable"] if lines else {}
+        try:
+            shares = {
+                metric: {
+                    v: {layer: [line["amenable"][metric][v][layer] for line in lines] for layer in layers}
+                    for v, layers in thresholds.items()
+                }
+                for metric, thresholds in first.items()
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{run.metrics}: its epochs hold different amenable channels ({error!r}); train again"
+            ) from error
         return cls(epochs=tuple(line["epoch"] for line in lines), shares=shares)
 
     def threshold(self, metric: str, v: float | None = None) -> str:
@@ -88,7 +95,7 @@ def mean(layers: Layers, epoch: int = -1) -> float:
 
 def history_table(
     history: History, metric: str, threshold: str, pattern: str = "*"
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+) -> tuple[tuple[str, ...], list[tuple[str | float, ...]]]:
     """The headings and the rows of the paper's Table 14: layers against epochs, COLUMNS of them at most.
 
     Raises:
@@ -97,7 +104,7 @@ def history_table(
     shown = spread_out(len(history.epochs), COLUMNS)
     headings = ("layer", *(f"epoch {history.epochs[place]}" for place in shown))
     layers = history.layers(metric, threshold, pattern)
-    return headings, [(name, *(f"{shares[place]:.2f}" for place in shown)) for name, shares in layers.items()]
+    return headings, [(name, *(shares[place] for place in shown)) for name, shares in layers.items()]
 
 
 def spread_out(count: int, most: int) -> list[int]:

@@ -134,8 +134,8 @@ def prunability(
         CHANNEL_SCORES[name]  # an unknown name explains itself
     trial = _Trial.of(network, images, torch.device(device))
     left_out = {} if criteria else trial.without_scores()
-    chosen = [name for name in criteria or CHANNEL_SCORES if name not in left_out]
-    rows, cases = [], list(itertools.product(chosen, shares))
+    chosen = [name for name in dict.fromkeys(criteria or CHANNEL_SCORES) if name not in left_out]
+    rows, cases = [], list(itertools.product(chosen, dict.fromkeys(shares)))
     for done, (criterion, share) in enumerate(cases):
         advance(done, len(cases))
         rows.append(trial.pruned(criterion, share, draws if criterion in RANDOM else 1))

@@ -74,7 +74,8 @@ def show_history(console: Console, history: History, metric: str, threshold: str
 
     headings, rows = history_table(history, metric, threshold, pattern)
     console.say("share of each layer's channels that are sparse amenable, epoch by epoch")
-    console.table(f"{metric}, v = {threshold}", headings, rows)
+    shown = [(name, *(f"{share:.2f}" for share in shares)) for name, *shares in rows]
+    console.table(f"{metric}, v = {threshold}", headings, shown)
 
 
 def subject(run: Run, data: str | None, limit: int | None) -> tuple[Network, Images]:

@@ -17,15 +17,13 @@ from chase.files import atomic, write_json
 from chase.run import Run
 
 MEASURES = {"umm": "Unmasked mean magnitude (UMM)", "ws": "Weight sparsity (WS)"}
+LIMITS = {"ws": " WS has little room above high initial sparsity: from 90 % it can rise by 11 % at most."}
 COLOURS = 7
 GLOSSARY = (
     ("channel", "One output channel of a convolution or linear layer: a filter."),
     ("sparse amenable", "More than v sparser than at the start of the training. Removed channels are, at every v."),
-    (
-        "WS",
-        "The share of a channel's weights that are masked; amenable if (WS - WS at the start) / WS at the start > v.",
-    ),
-    ("UMM", "The mean magnitude of a channel's weights, zeros counted; amenable if it fell by more than v times it."),
+    ("WS", "The share of a channel's weights that are masked; amenable where it rose by more than v times its start."),
+    ("UMM", "The mean magnitude of a channel's weights, zeros counted; amenable where it fell by more than v of it."),
     ("MMM", "The mean magnitude of the weights of a channel that are not masked."),
     ("prunability", "Accuracy after some channels left at once, ranked over all layers, with no training afterwards."),
     ("reverse", "The channels that the criterion would keep leave first."),
@@ -59,10 +57,8 @@ def _verdict(analysis: Analysis) -> Verdict:
     said, figures = [], list[Figure]()
     if analysis.threshold is not None:
         layers = analysis.history.layers(analysis.metric, analysis.threshold)
-        most, at = (
-            max(layers, key=lambda layer: layers[layer][-1]),
-            f"{analysis.metric.upper()}, v = {analysis.threshold}",
-        )
+        most = max(layers, key=lambda layer: layers[layer][-1])
+        at = f"{analysis.metric.upper()}, v = {analysis.threshold}"
         said.append(f"In the end {_percent(mean(layers))} of a layer's channels are sparse amenable ({at}).")
         figures.append(Figure(_percent(mean(layers)), "amenable channels, mean over layers", at))
         figures.append(Figure(_percent(layers[most][-1]), "in the layer with most", most))
@@ -107,9 +103,9 @@ def _parts(analysis: Analysis) -> Iterable[Part]:
             anchor=metric,
             short=metric.upper(),
             heading=f"{MEASURES.get(metric, metric)}, layer by layer",
-            text="The darker, the more of a layer's channels are amenable. Layers run from the input to the output.",
+            text=f"The stronger the colour, the more of a layer's channels are amenable.{LIMITS.get(metric, '')}",
             charts=[_heat_map(analysis, metric, v) for v in thresholds],
-            folded=[plain(f"v = {v}", *history_table(history, metric, v)) for v in thresholds],
+            folded=[plain(f"v = {v}", *history_table(history, metric, v), places=2) for v in thresholds],
         )
     if analysis.prunability is not None:
         yield _prunability_part(analysis.prunability)

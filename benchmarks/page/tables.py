@@ -142,9 +142,11 @@ def _once(rows: Sequence[Row], *fields: str) -> list[Row]:
     return list(first.values())[::-1]
 
 
-def plain(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> Table:
-    """A table of facts that do not come from rows of bench.json."""
-    columns = tuple(Column(heading, "") for heading in headings)
+def plain(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "", places: int | None = None
+) -> Table:
+    """A table of facts that do not come from rows of bench.json; `places` as in `Column`."""
+    columns = tuple(Column(heading, "", places=places) for heading in headings)
     return Table(title, columns, _cells({c: [row[n] for row in rows] for n, c in enumerate(columns)}), note)
 
 

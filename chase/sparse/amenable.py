@@ -69,7 +69,8 @@ class _Layer:
     def of(cls, model: nn.Module, masks: Masks, name: str) -> _Layer:
         """The layer that the weight `name` belongs to."""
         module = model.get_submodule(name.rpartition(".")[0])
-        rows, along = by_output(module, masks.weights[name]), int(isinstance(module, TRANSPOSED) and module.groups == 1)
+        rows = _by_output(module, masks.weights[name])
+        along = 1 if isinstance(module, TRANSPOSED) and module.groups == 1 else 0
         units: dict[str, Tensor] = {}
         for group in masks.groups:
             for part in group.slices:
@@ -86,7 +87,7 @@ class _Layer:
         return inside
 
 
-def by_output(module: nn.Module, weight: Tensor) -> Tensor:
+def _by_output(module: nn.Module, weight: Tensor) -> Tensor:
     """A weight with a row for each output channel, [out, ...]; transposed convolutions have [in, out / groups, ...]."""
     if not isinstance(module, TRANSPOSED):
         return weight
@@ -99,7 +100,8 @@ class Amenable:
 
     A channel is amenable at the threshold v if (WS_i - WS_0) / WS_0 > v (metric "ws"), or if
     (UMM_0 - UMM_i) / UMM_0 > v (metric "umm"), where WS is the share of its weights that are masked and UMM their mean
-    magnitude, zeros counted (paper §2.2, Table 1). What the quotients leave open:
+    magnitude, zeros counted (paper §2.2, Table 1). WS rises by (1 - WS_0) / WS_0 at most, which is 0.11 for a channel
+    that begins 90 % sparse, so high thresholds say little about it then. What the quotients leave open:
 
     - A channel that the method removed is amenable at every v, also once `Sparsifier.compact` has cut it out: a layer
       always has its dense width, and a channel its dense size.
@@ -125,7 +127,7 @@ class Amenable:
         found = {}
         for name, layer in self._layers.items():
             mask = self._masks.weights[name].float()
-            rows, living = (by_output(layer.module, tensor) for tensor in (weights[name] * mask, mask))
+            rows, living = (_by_output(layer.module, tensor) for tensor in (weights[name] * mask, mask))
             values = torch.full((layer.width,), chosen.empty, dtype=torch.float64)
             values[layer.among(self._masks.units)] = chosen.measure(rows, living, layer.size).cpu().double()
             found[layer_name(name)] = values

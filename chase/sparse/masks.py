@@ -95,6 +95,7 @@ class Masks:
         other = copy.copy(self)
         other.weights = {name: mask.clone() for name, mask in self.weights.items()}
         other.alive = {name: alive.clone() for name, alive in self.alive.items()}
+        other.dense_shapes = dict(self.dense_shapes)
         return other
 
     @property

@@ -29,6 +29,15 @@ def test_a_run_without_metrics_says_so(tmp_path: Path) -> None:
         History.of(Run(tmp_path))
 
 
+def test_epochs_that_do_not_fit_together_are_an_error(tmp_path: Path) -> None:
+    run = write_metrics(Run(tmp_path))
+    first, *rest = run.metrics.read_text().splitlines()
+    run.metrics.write_text("\n".join([first, *(line.replace("stem", "root") for line in rest)]) + "\n")
+
+    with pytest.raises(CheckpointError, match="its epochs hold different amenable channels"):
+        History.of(run)
+
+
 @pytest.mark.parametrize("line", [{"epoch": 1}, {"epoch": 1, "amenable": {}}])
 def test_a_dense_run_has_an_empty_history(tmp_path: Path, line: dict[str, Any]) -> None:
     run = Run(tmp_path)
@@ -59,7 +68,7 @@ def test_the_table_has_the_layers_that_fit_and_their_shares() -> None:
     headings, rows = history_table(history(), "umm", "0.2", "block.*")
 
     assert headings == ("layer", "epoch 1", "epoch 2", "epoch 3")
-    assert rows == [("block.conv1", "0.25", "0.38", "0.50"), ("block.conv2", "0.00", "0.00", "0.12")]
+    assert rows == [("block.conv1", 0.25, 0.375, 0.5), ("block.conv2", 0.0, 0.0, 0.125)]
 
 
 def test_the_mean_is_over_layers() -> None:

@@ -125,6 +125,12 @@ def test_the_result_is_plain_data() -> None:
     }
 
 
+def test_what_is_named_twice_is_measured_once() -> None:
+    found = measured("umm", "umm", shares=(0.5, 0.25, 0.5))
+
+    assert [(row.criterion, row.share) for row in found.rows] == [("umm", 0.5), ("umm", 0.25)]
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
 

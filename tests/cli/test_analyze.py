@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from commands import Chase
 
-SMALL = ["-o", "model.hidden=[24,16]", "-o", "model.side=8", "-o", "training.epochs=2", "-o", "method.update_every=10"]
+SMALL = ["-o", "model.hidden=[24,16]", "-o", "model.side=8", "-o", "training.epochs=2"]
+SPARSE = [*SMALL, "--method", "rigl", "--sparsity", "0.5", "-o", "method.update_every=10"]
 QUICK = ["--criterion", "umm", "--share", "0.25", "--limit", "8"]
 
 
 def test_a_run_on_digits_from_training_to_the_page(chase: Chase, empty: Path) -> None:
-    trained = chase("train", "--model", "mlp", "--data", "digits", "--method", "rigl", *SMALL, "--quiet")
+    trained = chase("train", "--model", "mlp", "--data", "digits", *SPARSE, "--quiet")
     assert trained[0] == 0, trained[2]
 
     code, out, err = chase("analyze", "--threshold", "0")
@@ -19,7 +20,8 @@ def test_a_run_on_digits_from_training_to_the_page(chase: Chase, empty: Path) ->
     assert code == 0
     table, pruned = out.split("top-1 accuracy, %")
     assert [line.split()[0] for line in table.splitlines()] == ["umm,", "layer", "1", "3", "5"]
-    assert "10 % pruned  20 % pruned  30 % pruned" in pruned
+    assert [words.split()[0] for words in pruned.splitlines()[1:4]] == ["criterion", "unpruned", "umm"]
+    assert "network-slimming left out: this channel criterion needs a norm" in err
     assert "one-shot pruning of 40 channels, without fine-tuning, on 144 images of the validation split" in err
     assert (empty / "runs/run/analysis.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     found = json.loads((empty / "runs/run/analysis.json").read_text())
@@ -61,7 +63,7 @@ def test_a_folder_can_be_named(chase: Chase, workspace: Path) -> None:
 
 
 def test_of_a_dense_run_only_prunability_is_left(chase: Chase, empty: Path) -> None:
-    trained = chase("train", "--model", "mlp", "--data", "digits", "--method", "dense", *SMALL[:6], "--quiet")
+    trained = chase("train", "--model", "mlp", "--data", "digits", "--method", "dense", *SMALL, "--quiet")
     assert trained[0] == 0, trained[2]
 
     code, out, err = chase("analyze", *QUICK)
