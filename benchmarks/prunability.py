@@ -59,12 +59,13 @@ class Images:
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
     """What is left after a share of the living channels left by a criterion: top-1 accuracies in percent, one for each
-    draw, and the channel sparsity then."""
+    draw, the channel sparsity then, and the groups that `collapsed` to one channel (in any draw)."""
 
     criterion: str
     share: float
     channel_sparsity: float
     accuracies: tuple[float, ...]
+    collapsed: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -102,7 +103,8 @@ class Prunability:
 
 def _plain(row: Pruned) -> dict[str, Any]:
     facts = {"criterion": row.criterion, "share": row.share, "channel_sparsity": row.channel_sparsity}
-    return facts | {"accuracy": row.accuracy, "std": row.std, "accuracies": list(row.accuracies)}
+    measured = {"accuracy": row.accuracy, "std": row.std, "accuracies": list(row.accuracies)}
+    return facts | measured | {"collapsed": list(row.collapsed)}
 
 
 def prunability(
@@ -112,6 +114,7 @@ def prunability(
     criteria: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
     draws: int = DRAWS,
+    min_channel_ratio: float = 0.0,
     device: torch.device | str = "cpu",
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prunability:
@@ -120,19 +123,22 @@ def prunability(
     The default is every criterion that the network has scores for (Network Slimming, for one, needs norms).
 
     The channels that may leave are those of the recipe it was trained by; channels that its training removed stay
-    removed, and `shares` are of the others. Each layer keeps at least one. Random criteria are drawn `draws` times.
+    removed, and `shares` are of the others. Each group keeps at least one channel, as in the paper's Table 2, and more
+    with `min_channel_ratio` (β of `Method`). Random criteria are drawn `draws` times.
 
     Raises:
-        RecipeError: if a share or `draws` is out of range, no channel may leave, or there are no scores by a criterion.
+        RecipeError: if a setting is out of range, no channel may leave, or there are no scores by a criterion.
         UnknownName: for an unknown criterion.
     """
     if odd := [share for share in shares if not 0 < share < 1]:
         raise RecipeError(f"the share of channels to prune must lie in (0, 1), not {odd[0]}")
     if draws < 1:
         raise RecipeError(f"{draws} draws are too few; 5 are usual")
+    if not 0 <= min_channel_ratio <= 1:
+        raise RecipeError(f"min_channel_ratio must lie in [0, 1], not {min_channel_ratio}")
     for name in criteria:
         CHANNEL_SCORES[name]  # an unknown name explains itself
-    trial = _Trial.of(network, images, torch.device(device))
+    trial = _Trial.of(network, images, torch.device(device), min_channel_ratio)
     left_out = {} if criteria else trial.without_scores()
     chosen = [name for name in dict.fromkeys(criteria or CHANNEL_SCORES) if name not in left_out]
     rows, cases = [], list(itertools.product(chosen, dict.fromkeys(shares)))
@@ -160,6 +166,16 @@ def prunability_table(found: Prunability) -> tuple[tuple[str, ...], list[tuple[s
     return headings, [(name, *row) for name, row in cells.items()]
 
 
+def collapses(found: Prunability) -> str:
+    """Which criteria leave a layer with one channel, from which share on, as a sentence; empty where none does."""
+    first: dict[str, Pruned] = {}
+    for row in sorted(found.rows, key=lambda row: row.share):
+        if row.collapsed:
+            first.setdefault(row.criterion, row)
+    named = [f"{name} from {100 * row.share:g} % on ({', '.join(row.collapsed)})" for name, row in first.items()]
+    return f"A layer is left with a single channel by {'; '.join(named)}." if named else ""
+
+
 def prunable_masks(network: Network) -> Masks:
     """The masks of a network that a recipe trained, over the groups that the recipe lets go, also where its method
     removed no channels itself.
@@ -181,19 +197,20 @@ def prunable_masks(network: Network) -> Masks:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A network to be pruned again and again, on one device with its masks."""
+    """A network to be pruned again and again, on one device with its masks, under the floors of `ratio`."""
 
     model: nn.Module
     masks: Masks
     images: Images
     device: torch.device
+    ratio: float
 
     @classmethod
-    def of(cls, network: Network, images: Images, device: torch.device) -> _Trial:
+    def of(cls, network: Network, images: Images, device: torch.device, ratio: float) -> _Trial:
         """A copy of a network, on a device."""
         masks = prunable_masks(network)
         masks.weights = {name: mask.to(device) for name, mask in masks.weights.items()}
-        return cls(copy.deepcopy(network.model).to(device), masks, images, device)
+        return cls(copy.deepcopy(network.model).to(device), masks, images, device, ratio)
 
     def accuracy(self, masks: Masks) -> float:
         """Top-1 accuracy in percent under some masks, with everything silent that makes a dead channel."""
@@ -215,10 +232,19 @@ class _Trial:
         """One cell of the table."""
         found = [self._draw(criterion, share, seed) for seed in range(draws)]
         accuracies = tuple(self.accuracy(masks) for masks in found)
-        sparsity = found[0].channel_sparsity
-        return Pruned(criterion=criterion, share=share, channel_sparsity=sparsity, accuracies=accuracies)
+        return Pruned(
+            criterion=criterion,
+            share=share,
+            channel_sparsity=found[0].channel_sparsity,
+            accuracies=accuracies,
+            collapsed=tuple(name for name in self.masks.alive if any(self._collapsed(masks, name) for masks in found)),
+        )
+
+    def _collapsed(self, masks: Masks, group: str) -> bool:
+        return masks.widths()[group] == 1 < self.masks.widths()[group]
 
     def _draw(self, criterion: str, share: float, seed: int) -> Masks:
         batches = self.images.train.batches(BATCH, shuffle_seed=0, device=self.device)
         few = itertools.islice(batches, BATCHES)
-        return one_shot(self.model, self.masks, share, criterion=criterion, batches=few, seed=seed)
+        settings = {"criterion": criterion, "min_channel_ratio": self.ratio}
+        return one_shot(self.model, self.masks, share, batches=few, seed=seed, **settings)

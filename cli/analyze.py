@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +31,9 @@ def command(
         list[float] | None, typer.Option("--share", help="Of channels to prune; repeatable; default: 0.1, 0.2, 0.3.")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", help="How often random pruning is tried.")] = 5,
+    min_channel_ratio: Annotated[
+        float, typer.Option("--min-channel-ratio", metavar="β", help="Floors as in training; 0 keeps one channel.")
+    ] = 0.0,
     limit: Annotated[int | None, typer.Option("--limit", metavar="IMAGES", help="To measure on; default: all.")] = None,
     no_prunability: Annotated[bool, typer.Option("--no-prunability", help="Prune nothing.")] = False,
     data: Annotated[str | None, typer.Option("--data", help="Where the images are; default: the recipe's.")] = None,
@@ -39,6 +41,7 @@ def command(
 ) -> None:
     """Show sparse amenable channels over training, and accuracy after pruning channels by each criterion."""
     from chase.benchmarks.analysis import History, analysis_of
+    from chase.benchmarks.prunability import SHARES
     from chase.run import current
 
     console: Console = ctx.obj
@@ -53,7 +56,8 @@ def command(
     found = None
     if not no_prunability:
         network, images = subject(chosen, data, limit)
-        found = measure(console, network, images, criterion or (), share, draws, device)
+        settings: dict[str, Any] = {"draws": draws, "min_channel_ratio": min_channel_ratio}
+        found = measure(console, network, images, device, criteria=criterion or (), shares=share or SHARES, **settings)
         show_prunability(console, found)
     write(console, chosen, analysis_of(chosen, history, metric=metric, threshold=at, prunability=found))
 
@@ -95,35 +99,27 @@ def subject(run: Run, data: str | None, limit: int | None) -> tuple[Network, Ima
     return network, Images.of(recipe, *splits(run.checkpoint, data), limit=limit)
 
 
-def measure(
-    console: Console,
-    network: Network,
-    images: Images,
-    criteria: Sequence[str],
-    shares: Sequence[float] | None,
-    draws: int,
-    device: str,
-) -> Prunability:
-    """Prune by each criterion, and measure."""
-    from chase.benchmarks.prunability import SHARES, prunability
+def measure(console: Console, network: Network, images: Images, device: str, **settings: Any) -> Prunability:
+    """Prune by each criterion, and measure; `settings` are those of `prunability`."""
+    from chase.benchmarks.prunability import prunability
     from chase.training import resolve_device
 
     on = resolve_device(device)
     with console.progress("pruning") as advance:
-        return prunability(
-            network, images, criteria=criteria, shares=shares or SHARES, draws=draws, device=on, advance=advance
-        )
+        return prunability(network, images, device=on, advance=advance, **settings)
 
 
 def show_prunability(console: Console, found: Prunability) -> None:
     """Accuracies by criterion and share, as in the paper's Table 2."""
-    from chase.benchmarks.prunability import prunability_table
+    from chase.benchmarks.prunability import collapses, prunability_table
 
     console.table("top-1 accuracy, %", *prunability_table(found))
     console.say(
         f"after one-shot pruning of {found.channels} channels, without fine-tuning, on {found.images} images of the "
         f"{found.split} split"
     )
+    if collapsed := collapses(found):
+        console.say(collapsed)
     for criterion, reason in found.left_out.items():
         console.say(f"{criterion} left out: {reason}")
 

@@ -9,10 +9,11 @@ from chase.benchmarks.analysis import Analysis, history_table, mean
 from chase.benchmarks.page.charts import Chart, Spec, axis, bars, names_axis, words
 from chase.benchmarks.page.facts import Facts
 from chase.benchmarks.page.history import line
+from chase.benchmarks.page.notes import Note
 from chase.benchmarks.page.render import Part, page
 from chase.benchmarks.page.tables import plain
 from chase.benchmarks.page.verdict import Figure, Verdict
-from chase.benchmarks.prunability import Prunability, Pruned, prunability_table
+from chase.benchmarks.prunability import Prunability, Pruned, collapses, prunability_table
 from chase.files import atomic, write_json
 from chase.run import Run
 
@@ -141,6 +142,7 @@ def _heat_map(analysis: Analysis, metric: str, v: str) -> Chart:
 
 
 def _prunability_part(found: Prunability) -> Part:
+    collapsed = collapses(found)
     skipped = "".join(f" Left out: {name}, since {reason}." for name, reason in found.left_out.items())
     return Part(
         anchor="prunability",
@@ -149,6 +151,7 @@ def _prunability_part(found: Prunability) -> Part:
         text=f"Top-1 accuracy on {_where(found)} after channels left at once, those with the lowest scores over all "
         "layers first, with no training afterwards. Stroke: the unpruned network. Bar: the standard deviation over "
         f"draws.{skipped}",
+        notes=[Note(collapsed, "bad")] if collapsed else [],
         charts=[_prunability_chart(found, share) for share in found.shares],
         tables=[plain("Accuracy by criterion", *prunability_table(found))],
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from useless import network, recipe, split
 
-from chase.benchmarks.prunability import Images, Prunability, prunability, prunability_table
+from chase.benchmarks.prunability import Images, Prunability, collapses, prunability, prunability_table
 from chase.errors import RecipeError, UnknownName
 from chase.sparse.criteria import CHANNEL_SCORES
 
@@ -57,6 +57,18 @@ def test_beyond_the_useless_ones_each_channel_costs_its_class() -> None:
 
     assert row.accuracy in (50.0, 75.0)  # two of four classes are gone; where nothing is left, class 0 is answered
     assert row.std is None
+
+
+def test_layers_that_collapse_are_named() -> None:
+    bare = measured("umm", "umm-reverse", shares=(0.5, 0.8, 0.9))
+
+    assert [row.collapsed for row in bare.rows[:3]] == [(), (), ("1",)]
+    assert collapses(bare) == (
+        "A layer is left with a single channel by umm from 90 % on (1); umm-reverse from 90 % on (1)."
+    )
+    assert collapses(measured("umm")) == ""
+    with pytest.raises(RecipeError, match=r"min_channel_ratio must lie in \[0, 1\], not 2"):
+        measured("umm", min_channel_ratio=2)
 
 
 def test_nothing_is_changed_by_measuring() -> None:
@@ -119,6 +131,7 @@ def test_the_result_is_plain_data() -> None:
                 "accuracy": 100.0,
                 "std": None,
                 "accuracies": [100.0],
+                "collapsed": [],
             }
         ],
         "left_out": {},

@@ -55,6 +55,17 @@ def test_what_is_shown_can_be_chosen(chase: Chase, workspace: Path) -> None:
     assert json.loads(Path("runs/tiny/analysis.json").read_text())["prunability"] is None
 
 
+def test_floors_keep_layers_from_collapsing(chase: Chase, workspace: Path) -> None:
+    most = ["--criterion", "umm", "--share", "0.6", "--limit", "8", "--json"]
+
+    bare, floored = (chase("analyze", *most, "--min-channel-ratio", ratio) for ratio in ("0", "1"))
+
+    assert "A layer is left with a single channel by umm from 60 % on (features." in bare[2]
+    assert "single channel" not in floored[2]
+    rows = [json.loads(out)["prunability"]["rows"][0] for _, out, _ in (bare, floored)]
+    assert (len(rows[0]["collapsed"]) > 0, rows[1]["collapsed"]) == (True, [])
+
+
 def test_a_folder_can_be_named(chase: Chase, workspace: Path) -> None:
     (workspace / "runs/latest").unlink()
 
@@ -84,6 +95,7 @@ REFUSED = [
     (["--share", "1"], "must lie in (0, 1), not 1.0"),
     (["--limit", "0"], "0 images are too few"),
     (["--draws", "0"], "0 draws are too few"),
+    (["--min-channel-ratio", "2"], "min_channel_ratio must lie in [0, 1], not 2"),
     (["--data", "nowhere/images"], "nowhere/images"),
     (["--device", "cuda:99"], "'cuda:99' is not available here"),
 ]
