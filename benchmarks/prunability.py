@@ -246,5 +246,12 @@ class _Trial:
     def _draw(self, criterion: str, share: float, seed: int) -> Masks:
         batches = self.images.train.batches(BATCH, shuffle_seed=0, device=self.device)
         few = itertools.islice(batches, BATCHES)
-        settings = {"criterion": criterion, "min_channel_ratio": self.ratio}
-        return one_shot(self.model, self.masks, share, batches=few, seed=seed, **settings)
+        return one_shot(
+            self.model,
+            self.masks,
+            share,
+            batches=few,
+            seed=seed,
+            criterion=criterion,
+            min_channel_ratio=self.ratio,
+        )
