@@ -36,8 +36,9 @@ class Explorer:
         self.gradients = {name: trimmed(value, (lost or {}).get(name, [])) for name, value in self.gradients.items()}
 
     @torch.no_grad()
-    def observe(self, coming: bool) -> None:
-        """Take the dense gradients of this step, if an event is coming that looks at them or there is an average."""
+    def observe(self, coming: bool, scale: Tensor | float = 1.0) -> None:
+        """Take the dense gradients of this step, which are `scale` times too large, if an event is coming that looks at
+        them or there is an average."""
         momentum = self.method.gradient_momentum
         if not momentum:
             self.gradients = {}
@@ -46,7 +47,8 @@ class Explorer:
         for name, weight in self.weights.items():
             if weight.grad is not None:
                 average = self.gradients.setdefault(name, torch.zeros_like(weight.grad))
-                average.lerp_(weight.grad, 1 - momentum)
+                # A gradient that overflowed would stay in the average for good.
+                average.lerp_(torch.nan_to_num(weight.grad / scale, 0.0, 0.0, 0.0), 1 - momentum)
 
     def prune(self, keep: int, step: int) -> None:
         """Drop weights until `keep` are left."""

@@ -70,20 +70,20 @@ class Gates:
         self.second = {name: torch.zeros(group.size) for name, group in self._groups.items()}
 
     @torch.no_grad()
-    def add(self) -> None:
-        """Gather the gradients that the parameters hold now."""
+    def add(self, scale: Tensor | float = 1.0) -> None:
+        """Gather the gradients that parameters hold now, `scale` times too large; those that overflowed count as 0."""
         self.steps += 1
         for name, group in self._groups.items():
-            gate = self._gradient(group, self._parts[name])
+            gate = torch.nan_to_num(self._gradient(group, self._parts[name], scale), 0.0, 0.0, 0.0)
             self.first[name] += gate.abs()
             self.second[name] += gate.square()
 
-    def _gradient(self, group: Group, parts: Iterable[Slice]) -> Tensor:
+    def _gradient(self, group: Group, parts: Iterable[Slice], scale: Tensor | float) -> Tensor:
         total = torch.zeros(group.size)
         for part in parts:
             parameter = self._parameters[part.tensor]
             if parameter.grad is not None:
-                product = (parameter * parameter.grad).transpose(0, part.dim)
+                product = (parameter * parameter.grad / scale).transpose(0, part.dim)
                 rows = product.reshape(len(product), -1).sum(1)
                 total.index_add_(0, part.units, rows.float().cpu()[part.positions])
         return total

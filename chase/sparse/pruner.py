@@ -49,10 +49,10 @@ class Pruner:
         self.graveyard = Graveyard(model, masks) if method.channel_regrowth else None
 
     @torch.no_grad()
-    def observe(self) -> None:
-        """Gather this step's gradients, if the criterion looks at them."""
+    def observe(self, scale: Tensor | float = 1.0) -> None:
+        """Gather this step's gradients, which are `scale` times too large, if the criterion looks at them."""
         if self.gates is not None:
-            self.gates.add()
+            self.gates.add(scale)
 
     def run(self, event: Event, progress: float) -> None:
         """Remove channels until the event's target is met; `progress` is the step over τ_stop."""

@@ -141,8 +141,10 @@ class Sparsifier:
     def _observe(self) -> None:
         """Take what the coming event, or a running average, needs of the dense gradients."""
         coming = self.events.get(self.step + 1)
-        self._explorer.observe(coming is not None and coming.density is not None)
-        self._pruner.observe()
+        scale = getattr(self.optimizer, "grad_scale", None)  # a fused optimizer unscales by itself, after this
+        scale = 1.0 if scale is None else scale
+        self._explorer.observe(coming is not None and coming.density is not None, scale)
+        self._pruner.observe(scale)
         if self._rewiring is not None:
             self._rewiring.before_step()
 

@@ -194,6 +194,52 @@ def test_a_fused_optimizer_under_a_scaler_never_grows_where_the_gradient_overflo
     assert all(p.isfinite().all() for p in net.parameters())
 
 
+GATHERING = {
+    "snfs": make("snfs", sparsity=0.7, update_every=2),
+    "mest": make("mest", sparsity=0.7, update_every=2, stop=1.0),
+    "taylor": METHOD.with_(criterion="taylor"),
+    "group-fisher": METHOD.with_(criterion="group-fisher"),
+}
+
+
+@pytest.mark.parametrize("name", GATHERING)
+def test_scaled_gradients_are_taken_at_their_true_size(name: str) -> None:
+    """A fused optimizer unscales inside its kernel, so that gradients are still scaled when they are looked at."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3)
+
+    def scaled(net: nn.Module, opt: Optimizer, sparse: Sparsifier, number: int) -> None:
+        opt.zero_grad()
+        backward(scaler.scale(loss_of(net, number)))
+        scaler.step(opt)
+        scaler.update()
+
+    ours, theirs = train(scaled, "sgd-fused", method=GATHERING[name]), train(plain, "sgd-fused", method=GATHERING[name])
+
+    assert scaler.get_scale() > 1024.0
+    for layer, mask in theirs[1].masks.weights.items():
+        assert torch.equal(ours[1].masks.weights[layer], mask), layer
+
+
+def test_an_overflow_does_not_stay_in_what_is_gathered() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step(net: nn.Module, opt: Optimizer, sparse: Sparsifier, number: int) -> None:
+        opt.zero_grad()
+        backward(scaler.scale(loss_of(net, number)))
+        if number == 3:
+            for parameter in net.parameters():
+                parameter.grad.fill_(float("inf"))  # type: ignore[union-attr]
+        scaler.step(opt)
+        scaler.update()
+
+    for name in ("snfs", "taylor"):
+        _, sparse = train(step, "sgd-fused", method=GATHERING[name])
+        state = sparse.state_dict()
+        gathered = [*state["gradients"].values(), *((state["pruner"]["gates"] or {}).get("first", {}).values())]
+        assert gathered
+        assert all(value.isfinite().all() for value in gathered)
+
+
 @pytest.mark.parametrize("model", SMALL_MODELS)
 def test_a_compiled_model_trains_to_the_same_weights(model: str) -> None:
     def run(compiled: bool) -> nn.Module:
