@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,9 @@ from torch import Tensor
 from chase.errors import RecipeError
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+Shard = tuple[int, int]
+"""The number of a process, counted from 0, and how many there are."""
+ALONE: Shard = (0, 1)
 
 
 class Split(Protocol):
@@ -51,11 +54,22 @@ class Split(Protocol):
         """The number of batches that `batches` yields."""
 
 
+Divide = Callable[[Split, float, int], tuple[Tensor, Tensor]]
+"""Contract: `(split, fraction, seed) → (rest, held)`, the indices of a random part with round(fraction * n) images, at
+least one, and of all others; both ascending, int64."""
+
+
+def by_class(split: Split, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Hold out the same share of each class; see `Divide`."""
+    return stratified(split.labels, fraction, seed)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """A data set of images with a train and a test split.
 
-    `mean` and `std` are per channel, of images scaled to [0, 1]; `input_shape` is (channels, height, width).
+    `mean` and `std` are per channel, of images scaled to [0, 1]; `input_shape` is (channels, height, width); `divide`
+    chooses the images that are held out for validation.
     """
 
     name: str
@@ -65,16 +79,19 @@ class Data:
     input_shape: tuple[int, int, int]
     train: Split
     test: Split
+    divide: Divide = by_class
 
     def held_out(self, fraction: float, seed: int) -> tuple[Split, Split]:
-        """The rest of the train split, and a validation split with `fraction` of each class.
+        """The rest of the train split, and a validation split with `fraction` of its images.
 
         Raises:
             RecipeError: if `fraction` is outside [0, 1) or leaves no image for training.
         """
         if not 0 <= fraction < 1:
             raise RecipeError(f"held-out fraction {fraction} is outside [0, 1); 0.1 holds out a tenth")
-        rest, held = stratified(self.train.labels, fraction, seed)
+        if not fraction:  # without a look at the labels, which may take a pass over the files
+            return self.train, self.train.subset(torch.arange(0))
+        rest, held = self.divide(self.train, fraction, seed)
         if not len(rest):
             raise RecipeError(f"held-out fraction {fraction} of {len(held)} images leaves none to train on")
         return self.train.subset(rest), self.train.subset(held)
@@ -162,6 +179,22 @@ def epoch_order(images: int, batch_size: int, generator: torch.Generator | None)
         return torch.arange(images)
     order = torch.randperm(images, generator=generator)
     return order[: num_batches(images, batch_size, True) * batch_size]
+
+
+def portion(images: int, batch_size: int, start: int, shard: Shard) -> tuple[Tensor, int]:
+    """The positions (int64 [m]) in an epoch of `images` that one process reads from batch `start` on, and how many of
+    them make its part of a batch.
+
+    Raises:
+        RecipeError: if the batches cannot be divided evenly.
+    """
+    process, processes = shard
+    if batch_size % processes or images % processes:
+        raise RecipeError(
+            f"batches of {batch_size} from {images} images cannot be divided among {processes} processes; choose "
+            f"data.batch_size as a multiple of {processes}, and no larger than the data set"
+        )
+    return torch.arange(start * batch_size + process, images, processes), batch_size // processes
 
 
 class Normalise:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from chase.data import load_data
-from chase.data.folder import IMAGENET_MEAN, FolderSplit
 from chase.data.memory import MemorySplit
+from chase.data.streamed import IMAGENET_MEAN, StreamedSplit
 from chase.errors import DataError, RecipeError
 
 LARGE = (80, 70)
@@ -64,7 +64,7 @@ def test_the_pixels_are_those_of_the_file(tmp_path: Path) -> None:
 def test_large_images_are_read_when_asked_for(tmp_path: Path) -> None:
     data = load_data("folder", root=str(tree(tmp_path, LARGE)), size=32, workers=0)
 
-    assert isinstance(data.train, FolderSplit)
+    assert isinstance(data.train, StreamedSplit)
     assert (data.input_shape, data.mean) == ((3, 32, 32), IMAGENET_MEAN)
     batches = list(data.test.batches(4))
     assert [tuple(x.shape) for x, _ in batches] == [(4, 3, 32, 32), (2, 3, 32, 32)]
