@@ -14,7 +14,9 @@ from torch import Tensor
 from chase.data.folder import load_folder, load_imagenet
 from chase.data.memory import Augmentation, memory_data
 from chase.data.npz import load_npz
+from chase.data.shards import load_shards
 from chase.data.split import Data, stratified
+from chase.data.tar import is_remote
 from chase.errors import DataError, RecipeError
 from chase.registry import Registry, did_you_mean
 
@@ -127,13 +129,14 @@ DATASETS: Registry[Callable[..., Data]] = Registry(
         "imagenet": load_imagenet,
         "folder": load_folder,
         "npz": load_npz,
+        "shards": load_shards,
         "synthetic": load_synthetic,
     },
 )
 
 
 def load_data(name: str, *, root: str | None = None, **settings: Any) -> Data:
-    """The data set `name`: an entry of DATASETS, or the path of an .npz archive or of an image tree.
+    """The data set `name`: an entry of DATASETS, or the path of an .npz archive, of an image tree or of tar shards.
 
     `root` is where its files are; `settings` go to its loader.
 
@@ -142,15 +145,24 @@ def load_data(name: str, *, root: str | None = None, **settings: Any) -> Data:
         RecipeError: if the data set lacks one of `settings` or refuses its value.
         DataError: if its files are missing or malformed; says how to get them.
     """
-    if name not in DATASETS and ("/" in name or name.endswith(".npz") or Path(name).exists()):
+    if name not in DATASETS and (kind := _kind_of_path(name)):
         if root is not None:
             raise RecipeError(f"data {name!r} is a path already; leave root {root!r} out")
-        name, root = ("npz" if name.endswith(".npz") else "folder"), name
+        name, root = kind, name
     if root is not None:
         settings["root"] = root
     loader = DATASETS[name]
     _check_settings(name, loader, settings)
     return loader(**settings)
+
+
+def _kind_of_path(name: str) -> str | None:
+    """Which data set a path or a URL is; None if `name` is neither."""
+    if is_remote(name) or ".tar" in name or any(Path(name).glob("train-*.tar")):
+        return "shards"
+    if name.endswith(".npz"):
+        return "npz"
+    return "folder" if "/" in name or Path(name).exists() else None
 
 
 def _check_settings(name: str, loader: Callable[..., Data], settings: dict[str, Any]) -> None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from chase.errors import DataError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 AREA = (0.08, 1.0)  # of a random crop, as a share of the image
 RATIO = 4 / 3  # the widest random crop, and 1 / RATIO the narrowest
-JPEG = b"\xff\xd8\xff"
 
 
 class Picture(NamedTuple):
@@ -43,52 +45,45 @@ class Decoder(Dataset[tuple[Tensor, int]]):
     size: int
 
     def __getitem__(self, picture: Picture) -> tuple[Tensor, int]:
-        image = decode(picture.name, picture.content)
-        if picture.seed is None:
-            return centre_crop(image, self.size), picture.label
-        return random_crop(image, self.size, picture.seed), picture.label
+        with opened(picture.name, picture.content) as image:
+            if picture.seed is None:
+                return centre_crop(pixels(image), self.size), picture.label
+            return random_crop(image, self.size, picture.seed), picture.label
 
 
-def decode(name: str, content: bytes | None = None) -> Tensor:
-    """The image in the file `name`, or in `content`, uint8 [3, h, w] in RGB, whatever its format and colours.
+@contextlib.contextmanager
+def opened(name: str, content: bytes | None = None) -> Iterator[Image]:
+    """The image in the file `name`, or in `content`; of any format and colours, not yet decoded.
 
     Raises:
-        DataError: if it cannot be read as an image.
+        DataError: if it cannot be read as an image, here or in the block.
     """
     from PIL import Image
 
     try:
-        encoded = Path(name).read_bytes() if content is None else content
-        return _jpeg(encoded) if encoded.startswith(JPEG) else _other(encoded)
+        with Image.open(name if content is None else io.BytesIO(content)) as image:
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {name}: {error}; remove or replace it") from error
 
 
-def _jpeg(content: bytes) -> Tensor:
-    """By torchvision, in half of Pillow's time and with the same pixels; Pillow says what is wrong with a broken one."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    try:
-        return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except RuntimeError:
-        return _other(content)
+def pixels(image: Image) -> Tensor:
+    """The image in RGB, uint8 [3, h, w]."""
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # not through numpy, which copies it once more
+    flat = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
+    return flat.view(rgb.height, rgb.width, 3).permute(2, 0, 1)
 
 
-def _other(content: bytes) -> Tensor:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def random_crop(image: Tensor, size: int, seed: int) -> Tensor:
-    """A random part of `image` uint8 [3, h, w], scaled to [3, size, size] and mirrored half the time."""
+def random_crop(image: Image, size: int, seed: int) -> Tensor:
+    """A random part of `image`, uint8 [3, size, size], mirrored half the time."""
     from torchvision.transforms.v2 import functional
 
     random = Random(seed)  # an eighth of the time that torch takes to set its global generator aside
-    box = crop_box(image.shape[1], image.shape[2], random)
-    cropped: Tensor = functional.resized_crop(image, *box, [size, size], antialias=True)
-    return cropped.flip(2) if random.random() < 0.5 else cropped
+    top, left, height, width = crop_box(image.height, image.width, random)
+    part = pixels(image.crop((left, top, left + width, top + height)))  # half of the image is not worth converting
+    scaled: Tensor = functional.resize(part, [size, size], antialias=True)
+    return scaled.flip(2) if random.random() < 0.5 else scaled
 
 
 def crop_box(height: int, width: int, random: Random) -> tuple[int, int, int, int]:
