@@ -35,8 +35,11 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did. Accuracies are top-1 in percent; `macs` has the three columns per image, and `amenable` the
-    shares of sparse amenable channels, {metric: {v: {layer: share}}}."""
+    """What one epoch did.
+
+    Accuracies are top-1 in percent; `macs` has the three columns per image, `amenable` the shares of sparse amenable
+    channels, {metric: {v: {layer: share}}}, and `group_sparsity` the removed share of each prunable group's channels.
+    """
 
     epoch: int
     step: int
@@ -49,6 +52,7 @@ class Epoch:
     events: list[dict[str, Any]]
     images_per_second: float
     amenable: dict[str, Any] = field(default_factory=dict)
+    group_sparsity: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Session:
             seed=settings.seed,
         )
         self.amenable = Amenable(self.model, self.sparsifier.masks)
+        self.dense_widths = self.sparsifier.masks.widths()
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         self.samples = _samples(data)
@@ -186,6 +191,7 @@ class Session:
             events=events,
             images_per_second=speed,
             amenable=self.amenable.record(self.recipe.training.amenable_thresholds if sparse else ()),
+            group_sparsity={name: 1 - width / self.dense_widths[name] for name, width in masks.widths().items()},
         )
 
     def keep_if_best(self, epoch: Epoch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from chase.cli.console import Console, millions, percent
 from chase.cli.options import DeviceOption, RecipeOption, SetOption, build_recipe
 
 if TYPE_CHECKING:
+    from chase.pace import Progress
     from chase.recipe import Recipe
     from chase.run import Run
     from chase.training import Epoch
@@ -43,6 +46,9 @@ def command(
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, masks and the order of images.")] = None,
     device: DeviceOption = "auto",
     assign: SetOption = None,
+    log: Annotated[
+        list[str] | None, typer.Option("--log", help="Show the run in tensorboard or wandb too; repeatable.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the current run (or --run DIR).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")] = False,
 ) -> None:
@@ -63,14 +69,14 @@ def command(
     }
     if resume:
         _refuse_settings({"recipe": recipe, "-o": assign, "dry-run": dry_run or None, **shortcuts})
-        resumed(console, device)
+        resumed(console, device, log or ())
         return
     chosen = build_recipe(recipe, shortcuts, assign)
     if dry_run:
         show_forecast(console, chosen)
         return
     run = new_run(console, chosen)
-    console.result(stage(console, chosen, run, device=device))
+    console.result(stage(console, chosen, run, device=device, log=log or ()))
 
 
 def _refuse_settings(given: dict[str, Any]) -> None:
@@ -82,7 +88,7 @@ def _refuse_settings(given: dict[str, Any]) -> None:
         raise RecipeError(f"--resume continues with the run's own recipe; leave out {', '.join(extra)}")
 
 
-def resumed(console: Console, device: str) -> None:
+def resumed(console: Console, device: str, log: Sequence[str]) -> None:
     """Continue the current run with the recipe that it was started with."""
     from chase.errors import CheckpointError
     from chase.recipe import Recipe, read
@@ -92,7 +98,7 @@ def resumed(console: Console, device: str) -> None:
     if not run.recipe.is_file() or not run.checkpoint.is_file():
         raise CheckpointError(f"{run.folder} holds no training to resume; start one with `chase train`")
     recipe = Recipe.from_dict(read(str(run.recipe)), source=str(run.recipe))
-    console.result(stage(console, recipe, run, device=device, resume=True))
+    console.result(stage(console, recipe, run, device=device, resume=True, log=log))
 
 
 def new_run(console: Console, recipe: Recipe) -> Run:
@@ -108,19 +114,39 @@ def new_run(console: Console, recipe: Recipe) -> Run:
     return run
 
 
-def stage(console: Console, recipe: Recipe, run: Run, *, device: str = "auto", resume: bool = False) -> dict[str, Any]:
+def stage(
+    console: Console,
+    recipe: Recipe,
+    run: Run,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    log: Sequence[str] = (),
+) -> dict[str, Any]:
     """Train, and say what came of it."""
     from chase.checkpoint import read
     from chase.data import load_data
     from chase.forecast import forecast
-    from chase.training import Watch, train
+    from chase.loggers import logging
+    from chase.pace import Pace
+    from chase.training import Epoch, Watch, train
 
     data = load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
     summary = forecast(recipe, data=data)
     _announce(console, recipe, summary, run.folder)
-    with console.progress(f"training {recipe.name}") as advance:
-        watch = Watch(advance, lambda epoch: console.say(_line(epoch, recipe.training.epochs)))
-        path = train(recipe, run, device=device, resume=resume, data=data, watch=watch)
+    pace = Pace()
+    with console.progress(f"training {recipe.name}") as advance, logging(log, run.folder, recipe) as record:
+
+        def on_step(done: int, steps: int) -> None:
+            pace.step(done, steps)
+            advance(done, steps)
+
+        def on_epoch(epoch: Epoch) -> None:
+            progress = pace.epoch(epoch.epoch)
+            console.say(_line(epoch, recipe.training.epochs, progress))
+            record(epoch, progress)
+
+        path = train(recipe, run, device=device, resume=resume, data=data, watch=Watch(on_step, on_epoch))
     facts = read(path)["facts"]
     console.say(
         f"{path}: test accuracy {percent(facts['test_accuracy'])}, sparsity {facts['sparsity']:.4f}, "
@@ -143,13 +169,23 @@ def _announce(console: Console, recipe: Recipe, summary: dict[str, Any], folder:
         )
 
 
-def _line(epoch: Epoch, epochs: int) -> str:
+def _line(epoch: Epoch, epochs: int, progress: Progress) -> str:
+    faster, left = progress.speedup, progress.seconds_left
     return (
         f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, validation {percent(epoch.validation_accuracy)}, "
         f"sparsity {epoch.sparsity:.4f}, channel sparsity {epoch.channel_sparsity:.4f}, "
         f"GPU-supported MACs {epoch.macs['gpu_supported'] / epoch.macs['dense']:.3f}×, "
         f"{epoch.images_per_second:.0f} images/s"
+        + (f", steps {faster:.2f}× as fast as in epoch {progress.since}" if faster and epoch.epoch > progress.since else "")
+        + (f", done about {_clock(left)}" if left else "")
     )
+
+
+def _clock(seconds: float) -> str:
+    """The time of day in so many seconds, with the date if it is not today."""
+    now, then = time.time(), time.time() + seconds
+    today = time.localtime(now)[:3] == time.localtime(then)[:3]
+    return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", time.localtime(then))
 
 
 def show_forecast(console: Console, recipe: Recipe) -> None:
