@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlparse
 
-from chase.errors import DataError, MissingDependency, RecipeError
+from chase.errors import ChaseError, DataError, MissingDependency, RecipeError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm")
 LABELS = ("cls", "json")
@@ -116,8 +116,10 @@ def text(url: str) -> str | None:
     try:
         with _opened(url) as stream:
             return str(stream.read().decode())
+    except ChaseError:
+        raise
     except BROKEN:
-        if is_remote(url):  # an exit status is all that a download tells
+        if is_remote(url):  # a failed download does not tell why it failed
             return None
         raise DataError(f"cannot read {url}; it must be a text file in UTF-8") from None
 
@@ -193,6 +195,8 @@ def _refuse_commands(url: str) -> None:
 def _reported(url: str) -> Iterator[None]:
     try:
         yield
+    except ChaseError:  # some of them are ValueErrors
+        raise
     except BROKEN as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error.args[0]
         raise DataError(f"cannot read the shard {url}: {' '.join(str(why).split())}") from error

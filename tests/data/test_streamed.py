@@ -43,17 +43,12 @@ class Encoded:
         return (Picture(f"image {index}", index, self.contents[index]) for index in order.tolist())
 
 
+POOL = Workers(8, 1)  # outlives the tests: torch takes 5 s to take down workers that an exception refers to
 CONTENTS = tuple(encoded(noise(20, 18, seed)) for seed in range(11))
 
 
 def split(workers: Workers, contents: tuple[bytes, ...] = CONTENTS) -> StreamedSplit:
     return StreamedSplit(source=Encoded(contents), workers=workers, mean=(0.5,) * 3, std=(0.25,) * 3)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Workers:
-    """One process for most tests. It outlives them: torch takes 5 s to take down workers that an exception refers to."""
-    return Workers(8, 1)
 
 
 def equal(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
@@ -90,11 +85,11 @@ def test_processes_divide_each_batch_among_them() -> None:
         assert torch.equal(y, torch.stack([y0, y1], 1).flatten())
 
 
-def test_the_processes_live_on_from_epoch_to_epoch_and_serve_every_split(pool: Workers) -> None:
-    mine = split(pool)
+def test_the_processes_live_on_from_epoch_to_epoch_and_serve_every_split() -> None:
+    mine = split(POOL)
 
     def process() -> int:
-        ((loader, _),) = pool._idle.values()
+        ((loader, _),) = POOL._idle.values()
         return int(loader._iterator._workers[0].pid)  # type: ignore[union-attr]
 
     list(mine.batches(4, shuffle_seed=0, augment=True))
@@ -105,27 +100,27 @@ def test_the_processes_live_on_from_epoch_to_epoch_and_serve_every_split(pool: W
     assert process() == first
 
 
-def test_a_pass_that_was_given_up_leaves_nothing_behind(pool: Workers) -> None:
-    helped = split(pool)
+def test_a_pass_that_was_given_up_leaves_nothing_behind() -> None:
+    helped = split(POOL)
     next(helped.batches(1, shuffle_seed=0))
 
     assert equal(list(helped.batches(3)), list(split(Workers(8, 0)).batches(3)))
 
 
-def test_two_passes_at_the_same_moment_do_not_meet(pool: Workers) -> None:
+def test_two_passes_at_the_same_moment_do_not_meet() -> None:
     alone = list(split(Workers(8, 0)).batches(3))
 
-    pairs = list(zip(split(pool).batches(3), split(pool).batches(3), strict=True))
+    pairs = list(zip(split(POOL).batches(3), split(POOL).batches(3), strict=True))
 
     assert equal([one for one, _ in pairs], alone)
     assert equal([other for _, other in pairs], alone)
 
 
-def test_after_a_broken_image_the_next_pass_works(pool: Workers) -> None:
+def test_after_a_broken_image_the_next_pass_works() -> None:
     with pytest.raises(DataError, match="^cannot read the image image 1: .*; remove or replace it$"):
-        list(split(pool, (CONTENTS[0], b"junk", CONTENTS[2])).batches(1))
+        list(split(POOL, (CONTENTS[0], b"junk", CONTENTS[2])).batches(1))
 
-    assert len(list(split(pool).batches(4))) == 3
+    assert len(list(split(POOL).batches(4))) == 3
 
 
 def test_the_values_are_those_of_the_pixels() -> None:
