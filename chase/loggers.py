@@ -141,4 +141,6 @@ def _required(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependency(f"--log {package} needs the package {package}; run: pip install {package}") from error
+        raise MissingDependency(
+            f"--log {package} needs the package {package}; run: pip install 'chase-sparse[{package}]'"
+        ) from error

@@ -42,7 +42,9 @@ class Pace:
 
     def epoch(self, number: int) -> Progress:
         """Epoch `number` (the first is 1) is over; it took at least one step."""
-        assert self._mark and self._first and self._last
+        assert self._mark is not None
+        assert self._first is not None
+        assert self._last is not None
         done, now = self._last[0], self._clock()
         # Without the first step of an epoch: it waits for the first images, and in the beginning for much else.
         per_step = _per_step(self._first, self._last, FEWEST)

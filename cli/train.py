@@ -129,7 +129,7 @@ def stage(
     from chase.forecast import forecast
     from chase.loggers import logging
     from chase.pace import Pace
-    from chase.training import Epoch, Watch, train
+    from chase.training import Watch, train
 
     data = load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
     summary = forecast(recipe, data=data)
@@ -170,14 +170,18 @@ def _announce(console: Console, recipe: Recipe, summary: dict[str, Any], folder:
 
 
 def _line(epoch: Epoch, epochs: int, progress: Progress) -> str:
-    faster, left = progress.speedup, progress.seconds_left
     return (
         f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, validation {percent(epoch.validation_accuracy)}, "
         f"sparsity {epoch.sparsity:.4f}, channel sparsity {epoch.channel_sparsity:.4f}, "
         f"GPU-supported MACs {epoch.macs['gpu_supported'] / epoch.macs['dense']:.3f}×, "
-        f"{epoch.images_per_second:.0f} images/s"
-        + (f", steps {faster:.2f}× as fast as in epoch {progress.since}" if faster and epoch.epoch > progress.since else "")
-        + (f", done about {_clock(left)}" if left else "")
+        f"{epoch.images_per_second:.0f} images/s" + _pace(epoch, progress)
+    )
+
+
+def _pace(epoch: Epoch, progress: Progress) -> str:
+    faster = progress.speedup if epoch.epoch > progress.since else None
+    return (f", steps {faster:.2f}× as fast as in epoch {progress.since}" if faster else "") + (
+        f", done about {_clock(progress.seconds_left)}" if progress.seconds_left else ""
     )
 
 

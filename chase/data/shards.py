@@ -141,14 +141,15 @@ def load_shards(
     size: int = 224,
     workers: int | None = None,
 ) -> Data:
-    """Tar shards: the folder `root` with train-*.tar and test-*.tar (or val-*.tar, if there are no test-*.tar).
+    """Tar shards: the folder `root` with train-*.tar and test-*.tar (val-*.tar, if there are no test-*.tar).
 
-    Or `root` and `test` are paths or URLs, with braces for many: shards/train-{000000..000146}.tar. A sample is an image
-    and its label of the same name: NAME.jpg and NAME.cls, or NAME.json with the key `label`; a number or a class name.
+    Or `root` and `test` are paths or URLs, with braces for many: shards/train-{000000..000146}.tar. A sample is an
+    image and its label of the same name: NAME.jpg and NAME.cls, or NAME.json with the key `label`; the label is a
+    number or the name of a class.
 
-    `classes` is their number, their names, or a file with a name per line; by default classes.txt beside the shards.
-    `sizes` is a JSON file of {shard: images}; by default sizes.json beside the shards, and local ones without it are
-    counted once and it is written. `buffer` images are shuffled at a time; `size` and `workers` are as in `load_folder`.
+    `classes` is their number, their names, or a file with a name per line: by default classes.txt beside the shards.
+    `sizes` is a JSON file {shard: images}: by default sizes.json beside the shards, where local ones are counted once
+    and it is written. `buffer` images are shuffled at a time; `size` and `workers` are as in `load_folder`.
 
     Raises:
         MissingDependency: if webdataset is not installed.
@@ -156,7 +157,9 @@ def load_shards(
         RecipeError: if a setting is out of range, or `root` is a command (pipe:…) and CHASE_TRUST_CODE is not 1.
     """
     if root is None:
-        raise RecipeError("data 'shards' needs root, a folder with train-*.tar and val-*.tar, or a path or URL of shards")
+        raise RecipeError(
+            "data 'shards' needs root, a folder with train-*.tar and val-*.tar, or a path or URL of shards"
+        )
     if type(buffer) is not int or buffer < 0:
         raise RecipeError(f"data.buffer must be a number of images from 0 up, not {buffer!r}")
     train, held = _find(root, test)
@@ -177,14 +180,18 @@ def _find(root: str, test: str | None) -> tuple[tuple[str, ...], tuple[str, ...]
         held = "test" if any(Path(root).glob("test-*.tar")) else "val"
         return _inside(root, "train"), tar.expand(test) if test else _inside(root, held)
     if test is None:
-        raise RecipeError(f"data {root!r} names shards to train on; name those to test on too: -o data.test=PATH_OR_URL")
+        raise RecipeError(
+            f"data {root!r} names shards to train on; name those to test on too: -o data.test=PATH_OR_URL"
+        )
     return tar.expand(root), tar.expand(test)
 
 
 def _inside(folder: str, part: str) -> tuple[str, ...]:
     found = tuple(sorted(map(str, Path(folder).glob(f"{part}-*.tar"))))
     if not found:
-        raise DataError(f"no shards {folder}/{part}-*.tar; write them with webdataset.ShardWriter, or choose another folder")
+        raise DataError(
+            f"no shards {folder}/{part}-*.tar; write them with webdataset.ShardWriter, or choose another folder"
+        )
     return found
 
 

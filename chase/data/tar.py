@@ -63,9 +63,8 @@ class Names:
                 return sample.labels["cls"].decode()
             return json.loads(sample.labels["json"])[self.key]
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{sample.name} has no label; each image needs a .cls, or a .json with the key {self.key!r} (data.label)"
-            ) from error
+            needed = f"a .cls, or a .json with the key {self.key!r} (data.label)"
+            raise DataError(f"{sample.name} has no label; each image needs {needed}") from error
 
 
 def samples(url: str, *, images: bool = True) -> Iterator[Sample]:
@@ -188,7 +187,9 @@ def _refuse_commands(url: str) -> None:
         RecipeError: if `url` is one and CHASE_TRUST_CODE is not 1.
     """
     if urlparse(url).scheme == "pipe" and os.environ.get("CHASE_TRUST_CODE") != "1":
-        raise RecipeError(f"data {url!r} runs a command; if you trust it, pass --trust-code (or set CHASE_TRUST_CODE=1)")
+        raise RecipeError(
+            f"data {url!r} runs a command; if you trust it, pass --trust-code (or set CHASE_TRUST_CODE=1)"
+        )
 
 
 @contextlib.contextmanager

@@ -153,3 +153,49 @@ def test_the_images_are_loaded_once(chase: Chase, empty: Path, monkeypatch: pyte
 
     assert chase("train", "--recipe", "tiny.yaml", "--epochs", "1", "--quiet")[0] == 0
     assert loads == ["synthetic"]
+
+
+def test_a_run_is_shown_elsewhere_without_a_change_of_its_result(
+    chase: Chase, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chase.loggers import LOGGERS
+
+    logged: list[tuple[int, dict[str, float]]] = []
+
+    class Recorder:
+        def __init__(self, folder: Path, recipe: Any) -> None:
+            assert folder == Path("runs/shown")
+
+        def log(self, step: int, values: dict[str, float]) -> None:
+            logged.append((step, values))
+
+        def close(self) -> None:
+            logged.append((0, {}))
+
+    monkeypatch.setitem(LOGGERS, "recorder", Recorder)
+    code, _, err = chase("train", "--recipe", "tiny.yaml", "--log", "recorder", "--run", "runs/shown")
+
+    plain, shown = weights(workspace / "runs/tiny"), weights(workspace / "runs/shown")
+    losses = [values["loss"] for _, values in logged if "loss" in values]
+    lines = [json.loads(line) for line in (workspace / "runs/shown/metrics.jsonl").read_text().splitlines()]
+    assert code == 0
+    assert all(torch.equal(plain[name], shown[name]) for name in plain)
+    assert losses == [line["loss"] for line in lines]
+    assert logged[-1] == (0, {})
+    removed = lines[-1]["group_sparsity"]
+    assert removed.keys() == {name.removeprefix("group_sparsity/") for name in logged[-2][1] if "group_sp" in name}
+    assert 0 < max(removed.values()) < 1
+    assert "epoch 1/3" in err
+    assert err.count("done about ") == 2
+
+
+def test_a_logger_that_is_not_there_stops_the_training_before_it_begins(
+    chase: Chase, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+    code, _, err = chase("train", "--recipe", "tiny.yaml", "--log", "tensorboard")
+
+    assert code == 4
+    assert "pip install 'chase-sparse[tensorboard]'" in err
+    assert not (empty / "runs").exists()

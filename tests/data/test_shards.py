@@ -72,7 +72,12 @@ def source(split: Any) -> Shards:
 def test_a_folder_of_shards_is_found_and_counted(folder: Path) -> None:
     data = load(folder)
 
-    assert (data.classes, data.input_shape, len(data.train), len(data.test)) == (("ant", "bee", "cat"), (3, 8, 8), 19, 6)
+    assert (data.classes, data.input_shape, len(data.train), len(data.test)) == (
+        ("ant", "bee", "cat"),
+        (3, 8, 8),
+        19,
+        6,
+    )
     assert greys(data.train, 4) == VALUES
     assert data.train.labels.tolist() == [number % 3 for number in range(19)]
     assert torch.cat([y for _, y in data.test.batches(4)]).tolist() == [0, 1, 2, 0, 1, 2]
@@ -241,7 +246,9 @@ def test_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="data 'shards' needs root"):
         load_data("shards")
     (folder / "classes.txt").unlink()
-    with pytest.raises(DataError, match=r"no file .*/classes.txt with the names of the classes; .* -o data.classes=1000"):
+    with pytest.raises(
+        DataError, match=r"no file .*/classes.txt with the names of the classes; .* -o data.classes=1000"
+    ):
         load(folder)
     shard(tmp_path / "alone" / "train-0.tar", {})
     with pytest.raises(DataError, match=r"no shards .*/val-\*.tar"):
