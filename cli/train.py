@@ -27,7 +27,7 @@ def command(
         str | None, typer.Option("--model", help="A model's name, torchvision:NAME, timm:NAME or module:function.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="A data set's name, a folder of images or an .npz file.")
+        str | None, typer.Option("--data", help="A data set's name, a folder of images, an .npz file or tar shards.")
     ] = None,
     method: Annotated[str | None, typer.Option("--method", help="chase, rigl, set, static or dense.")] = None,
     sparsity: Annotated[

@@ -16,7 +16,6 @@ from chase.data.memory import Augmentation, memory_data
 from chase.data.npz import load_npz
 from chase.data.shards import load_shards
 from chase.data.split import Data, stratified
-from chase.data.tar import is_remote
 from chase.errors import DataError, RecipeError
 from chase.registry import Registry, did_you_mean
 
@@ -129,7 +128,7 @@ DATASETS: Registry[Callable[..., Data]] = Registry(
         "imagenet": load_imagenet,
         "folder": load_folder,
         "npz": load_npz,
-        "shards": load_shards,
+        "webdataset": load_shards,
         "synthetic": load_synthetic,
     },
 )
@@ -158,10 +157,12 @@ def load_data(name: str, *, root: str | None = None, **settings: Any) -> Data:
 
 def _kind_of_path(name: str) -> str | None:
     """Which data set a path or a URL is; None if `name` is neither."""
-    if is_remote(name) or ".tar" in name or any(Path(name).glob("train-*.tar")):
-        return "shards"
+    if "://" in name or name.startswith("pipe:") or name.endswith((".tar", ".tar.gz", ".tgz")):
+        return "webdataset"
     if name.endswith(".npz"):
         return "npz"
+    if any(Path(name).glob("train-*.tar")):
+        return "webdataset"
     return "folder" if "/" in name or Path(name).exists() else None
 
 

@@ -158,7 +158,7 @@ def load_shards(
     """
     if root is None:
         raise RecipeError(
-            "data 'shards' needs root, a folder with train-*.tar and val-*.tar, or a path or URL of shards"
+            "data 'webdataset' needs root, a folder with train-*.tar and val-*.tar, or a path or URL of shards"
         )
     if type(buffer) is not int or buffer < 0:
         raise RecipeError(f"data.buffer must be a number of images from 0 up, not {buffer!r}")

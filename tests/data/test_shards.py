@@ -243,8 +243,8 @@ def test_classes_are_a_number_or_names(folder: Path, classes: Any, expected: str
 def test_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"names shards to train on; name those to test on too: -o data.test="):
         load(f"{folder}/train-000.tar")
-    with pytest.raises(RecipeError, match="data 'shards' needs root"):
-        load_data("shards")
+    with pytest.raises(RecipeError, match="data 'webdataset' needs root"):
+        load_data("webdataset")
     (folder / "classes.txt").unlink()
     with pytest.raises(
         DataError, match=r"no file .*/classes.txt with the names of the classes; .* -o data.classes=1000"
