@@ -108,7 +108,7 @@ class Session:
             seed=settings.seed,
         )
         self.amenable = Amenable(self.model, self.sparsifier.masks)
-        self.dense_widths = self.sparsifier.masks.widths()
+        self.dense_widths = {group.name: group.size for group in self.sparsifier.masks.groups}
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         self.samples = _samples(data)

@@ -179,10 +179,12 @@ def _line(epoch: Epoch, epochs: int, progress: Progress) -> str:
 
 
 def _pace(epoch: Epoch, progress: Progress) -> str:
-    faster = progress.speedup if epoch.epoch > progress.since else None
-    return (f", steps {faster:.2f}× as fast as in epoch {progress.since}" if faster else "") + (
-        f", done about {_clock(progress.seconds_left)}" if progress.seconds_left else ""
-    )
+    text = ""
+    if progress.speedup and epoch.epoch > progress.since:
+        text += f", steps {progress.speedup:.2f}× as fast as in epoch {progress.since}"
+    if progress.seconds_left:
+        text += f", done about {_clock(progress.seconds_left)}"
+    return text
 
 
 def _clock(seconds: float) -> str:

@@ -142,8 +142,12 @@ def test_wandb_gets_the_recipe_and_continues_the_same_run(tmp_path: Path, monkey
     run = SimpleNamespace(
         log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
     )
-    fake = SimpleNamespace(init=lambda **settings: calls.append(settings) or run)
-    monkeypatch.setitem(sys.modules, "wandb", fake)  # type: ignore[arg-type]
+
+    def init(**settings: Any) -> SimpleNamespace:
+        calls.append(settings)
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
 
     for number in (1, 2):

@@ -171,6 +171,8 @@ def load_shards(
 
 
 def _whole(series: Series, buffer: int) -> Shards:
+    if not sum(series.sizes):
+        raise DataError(f"{series.urls[0]} and the shards after it hold no images ({', '.join(tar.IMAGES)})")
     return Shards(series, torch.arange(int(series.ends[-1])), buffer)
 
 

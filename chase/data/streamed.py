@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from chase.errors import DataError, RecipeError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-Loader = DataLoader[tuple[Tensor, Tensor]]
+Loader = DataLoader[Any]
 
 
 class Source(Protocol):
@@ -83,7 +83,7 @@ class Workers:
             DataError: if an image cannot be decoded.
         """
         # One that is in use is not among the idle: two passes at the same moment have processes of their own.
-        loader, plan = self._idle.pop(pinned, None) or self._start(pinned)
+        loader, plan = self._idle.pop(pinned) if pinned in self._idle else self._start(pinned)
         plan.batches = batches
         try:
             yield from loader
@@ -97,7 +97,7 @@ class Workers:
         plan = _Plan()
         loader: Loader = DataLoader(
             Decoder(self.size),
-            batch_sampler=plan,  # type: ignore[arg-type]  # any iterable of lists of keys will do
+            batch_sampler=plan,
             num_workers=self.count,
             persistent_workers=self.count > 0,
             pin_memory=pinned,

@@ -172,12 +172,22 @@ def _suffix(name: str) -> str | None:
 def _opened(url: str) -> Iterator[IO[bytes]]:
     _refuse_commands(url)
     gopen = _library("gopen")
-    with gopen.gopen(url) as stream:
+    with _started(gopen, url) as stream:
         try:
             yield stream
         except GeneratorExit:  # nobody reads on: a download that fails for that has not failed
             gopen.set_options(stream, ignore_errors=True)
             raise
+
+
+def _started(gopen: Any, url: str) -> Any:
+    try:
+        return gopen.gopen(url)
+    except (FileNotFoundError, ImportError) as error:
+        if not is_remote(url):
+            raise
+        needed = error.name if isinstance(error, ImportError) else error.filename
+        raise MissingDependency(f"{url} is read with {needed}, which is not here; install it") from error
 
 
 def _refuse_commands(url: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from jpegs import encoded, noise, shard
+from jpegs import encoded, shard
+from PIL import Image
 from torch import Tensor
 
 from chase.data import Data, load_data, shards, tar
@@ -29,9 +30,9 @@ VALUES = [10 * number for number in range(sum(SIZES))]  # one grey value per tra
 
 def members(first: int, count: int) -> dict[str, bytes]:
     """Images of one grey value each, ten apart, and their labels: number modulo 3."""
-    found = {}
+    found: dict[str, bytes] = {}
     for number in range(first, first + count):
-        flat = noise(12, 10, 0).point(lambda _, value=10 * number: value)  # type: ignore[misc]
+        flat = Image.new("RGB", (12, 10), (10 * number,) * 3)
         found |= {f"{number:03d}.png": encoded(flat, "PNG"), f"{number:03d}.cls": str(number % 3).encode()}
     return found
 
@@ -151,7 +152,12 @@ def test_an_epoch_starts_in_its_middle_and_opens_no_shard_in_vain(
     whole = greys(train, 3, shuffle_seed=4, augment=True)
     opened: list[str] = []
     read = tar.samples
-    monkeypatch.setattr(tar, "samples", lambda url, **settings: opened.append(url) or read(url, **settings))
+
+    def noted(url: str, **settings: Any) -> Iterator[tar.Sample]:
+        opened.append(url)
+        return read(url, **settings)
+
+    monkeypatch.setattr(tar, "samples", noted)
 
     assert greys(train, 3, shuffle_seed=4, augment=True, start=5) == whole[15:]
     assert len(opened) < 4
@@ -250,6 +256,10 @@ def test_missing_parts_are_named(folder: Path, tmp_path: Path) -> None:
         DataError, match=r"no file .*/classes.txt with the names of the classes; .* -o data.classes=1000"
     ):
         load(folder)
+    shard(tmp_path / "empty" / "train-0.tar", {"a.txt": b"", "a.cls": b"0"})
+    shard(tmp_path / "empty" / "val-0.tar", {})
+    with pytest.raises(DataError, match=r"empty/train-0.tar and the shards after it hold no images"):
+        load(tmp_path / "empty", classes=2)
     shard(tmp_path / "alone" / "train-0.tar", {})
     with pytest.raises(DataError, match=r"no shards .*/val-\*.tar"):
         load(tmp_path / "alone")

@@ -171,6 +171,14 @@ def test_a_trusted_command_is_read_and_its_failure_told(tmp_path: Path, monkeypa
         list(samples(f"pipe:cat {path}; exit 3"))
 
 
+def test_a_program_that_a_url_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    for read in (lambda url: list(samples(url)), tar.text):
+        with pytest.raises(MissingDependency, match=r"https://h/x.tar is read with curl, which is not here"):
+            read("https://h/x.tar")
+
+
 def test_small_files_are_text_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "names").write_text("ä\n")
     (tmp_path / "bytes").write_bytes(b"\xff")
