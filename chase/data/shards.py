@@ -43,17 +43,16 @@ class Series:
     @cached_property
     def labels(self) -> Tensor:
         """The class of each image, int64 [n]; takes a pass over all shards."""
-        found = [self.names.label(each) for number in range(len(self.urls)) for each in self.read(number, images=False)]
-        return torch.tensor(found)
+        return torch.tensor([self.names.label(each) for number in range(len(self.urls)) for each in self.read(number)])
 
-    def read(self, number: int, *, images: bool = True) -> Iterator[tar.Sample]:
-        """The samples of a shard, in order; without `images`, their labels alone.
+    def read(self, number: int) -> Iterator[tar.Sample]:
+        """The samples of a shard, in order.
 
         Raises:
             DataError: if it cannot be read or holds more or fewer than it should.
         """
         url, expected, found = self.urls[number], self.sizes[number], 0
-        for found, sample in enumerate(tar.samples(url, images=images), start=1):
+        for found, sample in enumerate(tar.samples(url), start=1):
             if found > expected:
                 break
             yield sample
@@ -88,9 +87,9 @@ class Shards:
         return place[self._shards(self.indices)].argsort(stable=True)
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
-        """Shards in random order, and each image moved back by up to `buffer` others, int64 [n].
+        """Shards in random order, and each image moved by up to `buffer` places, int64 [n].
 
-        So at most `buffer` encoded images, half of them on average, wait in memory while the shards are read once.
+        So the shards are read once, and at most `buffer` encoded images wait in memory.
         """
         streamed = self.in_random_shards(generator)
         delay = self.buffer * torch.rand(len(self), generator=generator, dtype=torch.float64)

@@ -22,11 +22,12 @@ from chase.errors import ChaseError, DataError, MissingDependency, RecipeError
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm")
 LABELS = ("cls", "json")
 PICKLES = ("pyd", "pkl", "pickle", "pth", "pt")  # what webdataset itself would unpickle
+READ = (*IMAGES, *LABELS, *PICKLES)
 BROKEN = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
 class Sample(NamedTuple):
-    """An image as it is encoded (empty where only labels were asked for), and the members that may hold its label."""
+    """An image as it is encoded, and the members that may hold its label."""
 
     name: str
     image: bytes
@@ -67,35 +68,34 @@ class Names:
             raise DataError(f"{sample.name} has no label; each image needs {needed}") from error
 
 
-def samples(url: str, *, images: bool = True) -> Iterator[Sample]:
-    """What the shard at `url` holds, in order; without `images`, these are skipped.
+def samples(url: str) -> Iterator[Sample]:
+    """What the shard at `url` holds, in order.
 
     Raises:
         MissingDependency: if webdataset is not installed.
         DataError: if the shard cannot be read to its end, or holds a pickle or a sample without exactly one image.
     """
     tariterators = _library("tariterators")
-    wanted = (*LABELS, *PICKLES, *(IMAGES if images else ()))
     with _reported(url), _opened(url) as stream:
         members = tariterators.tar_file_expander(
-            [{"url": url, "stream": stream}], select_files=lambda name: _suffix(name) in wanted
+            [{"url": url, "stream": stream}], select_files=lambda name: _suffix(name) in READ
         )
         for group in tariterators.group_by_keys(members):
-            yield _sample(url, group, images)
+            yield _sample(url, group)
         while stream.read(1 << 16):  # what pads the archive, and then the exit status of a download
             pass
 
 
-def _sample(url: str, group: dict[str, Any], images: bool) -> Sample:
+def _sample(url: str, group: dict[str, Any]) -> Sample:
     name = f"{group['__key__']} in {url}"
     suffixes = [suffix for suffix in group if not suffix.startswith("__")]
     if any(suffix in PICKLES for suffix in suffixes):
         raise DataError(f"{name} has a pickle, which may run code when it is read; write it as .cls or .json")
     found = [suffix for suffix in suffixes if suffix in IMAGES]
-    if images and len(found) != 1:
+    if len(found) != 1:
         raise DataError(f"{name} has {len(found)} images ({', '.join(IMAGES)}); it must have one")
     labels = {suffix: group[suffix] for suffix in suffixes if suffix in LABELS}
-    return Sample(name, group[found[0]] if images else b"", labels)
+    return Sample(name, group[found[0]], labels)
 
 
 def count(path: str) -> int:

@@ -153,9 +153,9 @@ def test_an_epoch_starts_in_its_middle_and_opens_no_shard_in_vain(
     opened: list[str] = []
     read = tar.samples
 
-    def noted(url: str, **settings: Any) -> Iterator[tar.Sample]:
+    def noted(url: str) -> Iterator[tar.Sample]:
         opened.append(url)
-        return read(url, **settings)
+        return read(url)
 
     monkeypatch.setattr(tar, "samples", noted)
 
