@@ -19,18 +19,26 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One process a folder: the native libraries of all runtimes in one process have brought each other down.
-PARTS := benchmarks cli data exporters models runtimes slimming sparse
+# One process a folder: the native libraries of all runtimes in one process have brought each other down. JOBS of them
+# run at a time, the largest first, with one thread each; the output of each is shown whole when it ends.
+PARTS := exporters benchmarks slimming cli root runtimes sparse models data
+JOBS := 2
+files = $(if $(filter root,$*),tests/test_*.py,tests/$*)
 
 test: lint
 	$(BIN)/coverage erase
-	for part in $(PARTS); do $(BIN)/python -m pytest -m "not slow" --cov --cov-append --cov-report= tests/$$part || exit 1; done
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-append --cov-report= tests/test_*.py
+	$(MAKE) --jobs $(JOBS) --keep-going PYTEST='-m "not slow" --cov --cov-report=' $(PARTS:%=part-%)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 
 test-slow: .venv/installed
-	for part in $(PARTS); do $(BIN)/python -m pytest tests/$$part || exit 1; done
-	$(BIN)/python -m pytest tests/test_*.py
+	$(MAKE) --jobs $(JOBS) --keep-going $(PARTS:%=part-%)
+
+part-%:
+	@log=$$(mktemp) && { \
+		OMP_NUM_THREADS=1 COVERAGE_FILE=.coverage.$* $(BIN)/python -m pytest $(PYTEST) $(files) > $$log 2>&1; \
+		status=$$?; cat $$log; rm $$log; exit $$status; \
+	}
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
