@@ -29,6 +29,7 @@ from chase.sparse.plan import Event, stop_step
 from chase.sparse.saliency import Batch
 from chase.sparse.sparsifier import Sparsifier
 from chase.tracing import trace
+from chase.training_cost import TrainingCost
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -109,6 +110,14 @@ class Session:
         )
         self.amenable = Amenable(self.model, self.sparsifier.masks)
         self.dense_widths = {group.name: group.size for group in self.sparsifier.masks.groups}
+        self.training_cost = TrainingCost(
+            self.cost,
+            self.sparsifier.masks,
+            recipe.method,
+            batch_size=min(recipe.data.batch_size, len(self.train_split)),
+            step=lambda: self.sparsifier.step,
+        )
+        self.sparsifier.observers.append(self.training_cost)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         self.samples = _samples(data)
@@ -226,6 +235,7 @@ class Session:
             "scaler": self.scaler.state_dict(),
             "sparsifier": self.sparsifier.state_dict(),
             "amenable": self.amenable.state_dict(),
+            "training_cost": self.training_cost.state_dict(),
             "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
             "best": self.best,
         }
@@ -238,6 +248,7 @@ class Session:
         self.scaler.load_state_dict(state["scaler"])
         self.sparsifier.load_state_dict(state["sparsifier"])
         self.amenable.load_state_dict(state["amenable"])
+        self.training_cost.load_state_dict(state["training_cost"])
         self.best = state["best"]
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and state["rng"]["cuda"]:
@@ -257,7 +268,12 @@ class Session:
             state_dict=kept["state_dict"],
             masks=kept["masks"],
             samples=self.samples,
-            facts={**kept["facts"], "complete": self.epoch == self.recipe.training.epochs, **facts},
+            facts={
+                **kept["facts"],
+                "complete": self.epoch == self.recipe.training.epochs,
+                "training_macs": self.training_cost.total().to_dict(),
+                **facts,
+            },
             training=self.state_dict(),
         )
 

@@ -139,11 +139,19 @@ def summarise(console: Console, run: Run, report: Report, page: Path) -> None:
             millions(slim["macs"]["gpu_supported"]),
         ),
         ("MACs, of dense", "1.000×", f"{slim['macs']['gpu_supported'] / slim['macs']['dense']:.3f}×"),
+        ("training MACs, theoretical", _trained(dense, "theoretical"), _trained(slim, "theoretical")),
+        ("training MACs, GPU-supported", _trained(dense, "gpu_supported"), _trained(slim, "gpu_supported")),
     ]
     console.table(f"{run.folder}: dense against slim", ("", "dense", "slim"), rows)
     bench.show(console, report)
     console.say(f"{run.folder}: checkpoint.pt, slim.pt, artifacts, bench.json and manifest.json; open {page}")
     console.result({"run": str(run.folder), "dense": dense, "slim": slim, "bench": report.to_dict()})
+
+
+def _trained(facts: dict[str, Any], column: str) -> str:
+    """A column of the training's MACs, of those of a dense training; a twin that was not trained has none."""
+    macs = facts.get("training_macs")
+    return f"{macs[column] / macs['dense']:.3f}×" if macs else "–"
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ ENVIRONMENT = {
 }
 SLIM_MACS = {"theoretical": 1_000_000, "gpu_supported": 2_000_000, "dense": 4_000_000}
 DENSE_MACS = {"theoretical": 4_000_000, "gpu_supported": 4_000_000, "dense": 4_000_000}
+TRAINING_MACS = {"theoretical": 3 * 10**12, "gpu_supported": 9 * 10**12, "dense": 12 * 10**12}
 SLIM_PARAMS = {"nonzero": 100_000, "stored": 500_000, "dense": 1_000_000}
 DENSE_PARAMS = {"nonzero": 1_000_000, "stored": 1_000_000, "dense": 1_000_000}
 WIDTHS = {"conv1": [16, 16], "conv2": [32, 24], "conv3": [32, 13]}
@@ -130,6 +131,7 @@ def epochs(count: int = 4) -> list[dict[str, Any]]:
 def write_slim(folder: Path, *, about: str = "A small one.", widths: Mapping[str, list[int]] | None = None) -> None:
     """A slim.pt with facts and no network to speak of."""
     facts = {"sparsity": 0.9, "channel_sparsity": 0.4, "macs": SLIM_MACS, "params": SLIM_PARAMS}
+    facts["training_macs"] = TRAINING_MACS
     save(
         folder / "slim.pt",
         kind="slim",

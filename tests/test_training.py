@@ -61,6 +61,10 @@ def test_two_epochs_and_two_after_a_resume_are_four(blocks: dict[str, Any], tmp_
     ours, theirs = (checkpoint.read(run.checkpoint)["training"] for run in (whole, parts))
     assert all(torch.equal(ours["state_dict"][key], theirs["state_dict"][key]) for key in ours["state_dict"])
     assert ours["sparsifier"]["step"] == theirs["sparsifier"]["step"] == 16
+    costs = [checkpoint.read(run.checkpoint)["facts"]["training_macs"] for run in (whole, parts)]
+    assert costs[0] == costs[1]
+    per_image = checkpoint.read(whole.checkpoint)["facts"]["macs"]["dense"]
+    assert costs[0]["dense"] == 3 * 16 * 16 * per_image  # 16 steps of 16 images
     lines = [[json.loads(line) for line in run.metrics.read_text().splitlines()] for run in (whole, parts)]
     for ours_line, theirs_line in zip(*lines, strict=True):
         assert ours_line | {"images_per_second": 0} == theirs_line | {"images_per_second": 0}

@@ -11,6 +11,7 @@ from typing import Any
 
 from chase.benchmarks.page.facts import Facts, gather
 from chase.benchmarks.page.notes import Note
+from chase.benchmarks.page.records import training_table
 from chase.benchmarks.page.render import html
 from chase.benchmarks.page.tables import Table, facts_of, tables
 from chase.benchmarks.page.verdict import judge
@@ -48,7 +49,7 @@ def markdown(facts: Facts) -> str:
     for heading, notes in (("Can it be trusted?", verdict.trust), ("Where it is not worth it", verdict.against)):
         lines += _notes(heading, notes)
     made = list(tables(facts.report).values()) if facts.report else []
-    for table in [*made, width_table(widths_of(facts.network))]:
+    for table in [*made, training_table(facts.network), width_table(widths_of(facts.network))]:
         lines += _lines(table) if table else []
     if facts.missing:
         lines += ["## Not in this report", ""]

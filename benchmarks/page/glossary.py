@@ -12,6 +12,11 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("MAC", "One multiply and one add; counted per image, for the forward pass. FLOPs are twice as many."),
     ("theoretical MACs", "Every zero weight is credited, though no common runtime skips it."),
     ("GPU-supported MACs", "The dense arithmetic on the shapes that remain: what a processor really executes."),
+    (
+        "MACs of the training",
+        "Three forward passes per image and step, and the gradients of all weights where zeros are to grow. "
+        "GPU-supported counts channels until they are cut out, though they may be masked before.",
+    ),
     ("latency", "The time from the call to finished work, for one batch. p50, p90 and p99 are its percentiles."),
     ("throughput", "Images per second in a loop of its own that does not wait between calls."),
     ("variation", "Standard deviation over mean of the timed calls; above 0.3 something disturbed them."),

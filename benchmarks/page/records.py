@@ -55,6 +55,20 @@ def file_table(facts: Facts) -> Table:
     return plain("Files", ("file", "SHA-256"), rows)
 
 
+def training_table(network: Mapping[str, Any]) -> Table | None:
+    """What the training of the network cost, beside a training of the dense one; None where it is not on record."""
+    macs = (network.get("facts") or {}).get("training_macs")
+    if not macs:
+        return None
+    rows = [(title, macs[name] / 1e12, f"{macs[name] / macs['dense']:.3f}×") for name, title in COLUMNS.items()]
+    note = "Three forward passes for every image of every step; an event that grows by gradients needs all of them."
+    return plain("MACs of the training", ("column", "TMACs", "of the dense training"), rows, note)
+
+
+COLUMNS = {"theoretical": "theoretical", "gpu_supported": "GPU-supported", "dense": "dense"}
+"""What the columns of MACs are called."""
+
+
 def profile_tables(report: Report) -> list[Table]:
     """Per artifact the layers with their time, their MACs and their widths."""
     headings = ("layer", "operator", "time (ms)", "time (%)", "MACs of the batch (M)", "MACs (%)", "width", "aligned")

@@ -20,6 +20,7 @@ from chase.benchmarks.page.records import (
     environment_table,
     file_table,
     profile_tables,
+    training_table,
     warning_table,
 )
 from chase.benchmarks.page.roles import Roles
@@ -205,6 +206,7 @@ def _made(facts: Facts) -> Iterable[Part]:
         short="Training",
         heading="Training",
         charts=[history.sparsity_chart(facts.epochs), *history.learning_charts(facts)],
+        tables=[training_table(facts.network)],
     )
     yield Part(
         anchor="origin",

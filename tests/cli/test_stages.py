@@ -122,6 +122,9 @@ def test_run_does_every_stage_once(chase: Chase, empty: Path) -> None:
     assert {row["artifact"] for row in first["bench"]["rows"]} == {f"{kind} {name}" for kind, name in NAMES}
     assert err.count("is up to date") == 3
     assert "dense against slim" in shown
+    (costs,) = (line.split() for line in shown.splitlines() if "training MACs, theoretical" in line)
+    assert "1.000×" in costs
+    assert f"{first['slim']['training_macs']['theoretical'] / first['slim']['training_macs']['dense']:.3f}×" in costs
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert (empty / "runs/tiny/report.html").read_bytes() == page
 

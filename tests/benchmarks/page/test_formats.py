@@ -37,6 +37,19 @@ def test_markdown_holds_the_verdict_and_the_tables(run: Run) -> None:
     assert lines[-1].startswith("- exported files: `chase export --format onnx --run ")
 
 
+def test_markdown_says_what_the_training_cost(run: Run) -> None:
+    lines = write_report(run.folder, format="md").read_text(encoding="utf-8").splitlines()
+
+    start = lines.index("## MACs of the training")
+    assert lines[start + 4 : start + 9] == [
+        "| column | TMACs | of the dense training |",
+        "| --- | --: | --- |",
+        "| theoretical | 3.00 | 0.250× |",
+        "| GPU-supported | 9.00 | 0.750× |",
+        "| dense | 12.00 | 1.000× |",
+    ]
+
+
 def test_markdown_shows_names_letter_by_letter(tmp_path: Path) -> None:
     row = slim_row(artifact="a|b_*<script>[x](y)", warnings=("two\nlines | here",))
     run = write_run(tmp_path / "run", report=small_report([dense_row(), row]))

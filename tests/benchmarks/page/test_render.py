@@ -141,7 +141,8 @@ def test_a_page_is_made_of_what_is_there(tmp_path: Path) -> None:
     assert "Nothing has been measured yet." in words
     assert f"chase bench --run {run.folder}" in words
     assert "Widths of the layers" in words
-    assert "Training" not in words
+    assert "MACs of the training" in words
+    assert "Training loss" not in words
 
 
 def test_a_bench_json_alone_makes_a_page_beside_it(tmp_path: Path) -> None:
