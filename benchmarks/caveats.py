@@ -11,6 +11,7 @@ from chase.benchmarks.candidates import GRAPH, Candidate
 from chase.benchmarks.statistics import MIN_P99, summary
 from chase.benchmarks.timing import Series
 from chase.runtimes import Runtime
+from chase.runtimes.base import tf32_allowed
 
 LAUNCH_BOUND = 0.8  # of the GPU's time goes by until the call has returned
 NOISY = 0.3  # a coefficient of variation
@@ -75,7 +76,8 @@ def _of_gpu(series: Series, candidate: Candidate, transfer_ms: dict[str, float] 
 
 def _of_precision(candidate: Candidate, runtime: Runtime) -> Iterator[str]:
     found = REDUCED.search(runtime.provider)
-    word = found[0] if found else "tf32" if candidate.artifact and candidate.artifact.settings.get("tf32") else None
+    made = candidate.artifact.settings if candidate.artifact else {}
+    word = found[0] if found else "tf32" if made.get("tf32", tf32_allowed()) else None
     if candidate.precision == "fp32" and word:
         yield f"fp32 is computed in {word.lower()} here; compare it with others that are, or switch it off"
     if candidate.precision in ("fp16", "bf16") and runtime.provider.endswith(" f32"):

@@ -48,6 +48,7 @@ def bench(
     example: Tensor | None = None,
     budget_s: float = 3.0,
     seed: int = 0,
+    tf32: bool = False,
     memory: bool = False,
     profile: bool = False,
     command: Sequence[str] = (),
@@ -65,6 +66,9 @@ def bench(
     the first one is the baseline of all others. One of kind "rival" is another network beside them: it is no baseline,
     and test images are resized to what it takes (settings: `rival`, `resized_from`).
 
+    Products of fp32 numbers are those unless `tf32` allows a GPU to round their factors; an engine keeps to what it was
+    built with.
+
     Accuracy is measured on `data`, and the answers are compared with those of the network that an artifact came from:
     the item or the `reference` with its parent's hash, or a bare module given as `reference`. With `memory` the peak
     of main memory is measured in a child process for each file (on a GPU it is always known); with `profile` the time
@@ -79,6 +83,8 @@ def bench(
     if isinstance(items, (str, Path, nn.Module, Artifact, Network)):
         items = [items]
     place = resolve_device(device)
+    if tf32 and place.type != "cuda":
+        raise RecipeError(f"TF32 is a mode of NVIDIA GPUs, and this runs on {place}; leave tf32 out")
     sizes = _checked(default_batch_sizes(place) if batch_sizes is None else batch_sizes)
     candidates = find_candidates(items, runtimes=runtimes, example=example)
     for candidate in candidates:
@@ -88,7 +94,7 @@ def bench(
     given = [reference] if isinstance(reference, (nn.Module, Network)) else list(reference)
     step = _steps(len(sizes) + (0 if data is None else len(candidates)) + memory + profile, on_progress)
     gpu, _ = gpu_of(place)
-    with torch_settings(threads), contextlib.ExitStack() as stack, Trace(gpu) as trace:
+    with torch_settings(threads, tf32=tf32), contextlib.ExitStack() as stack, Trace(gpu) as trace:
         before = environment(place)
         entries = [open_entry(candidate, place, stack) for candidate in candidates]
         references = References([*given, *networks], data, place)
@@ -104,7 +110,8 @@ def bench(
         after = environment_after(before)
     if profile:
         step("layers")
-    profiles = _profiles(candidates, place, sizes, threads) if profile else {}
+    with torch_settings(tf32=tf32):
+        profiles = _profiles(candidates, place, sizes, threads) if profile else {}
     step("done")
     return Report(
         environment=after,

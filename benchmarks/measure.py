@@ -18,6 +18,7 @@ from chase.benchmarks.statistics import speedup
 from chase.benchmarks.timing import Series, Watch, interleave, throughput, transfers, watch_for
 from chase.errors import RecipeError, reason
 from chase.runtimes import Runtime
+from chase.runtimes.base import tf32_allowed
 
 Found = dict[str, Any]
 """Fields of a row."""
@@ -171,7 +172,7 @@ def _settings(candidate: Candidate, series: Series, threads: int) -> Found:
     return {
         **made,
         "threads": threads,
-        "tf32": bool(made.get("tf32", False)),
+        "tf32": bool(made.get("tf32", tf32_allowed())),
         "cuda_graph": candidate.runtime.endswith(GRAPH),
         "calls_per_sample": series.calls,
     }

@@ -2,76 +2,99 @@
 
 Three copies of one network are trained on the same batch in turn: dense, dense again (A/A, the noise floor), and
 sparse between two events. The masking itself is also timed alone, since on a shared machine it is far smaller than the
-noise of whole steps.
+noise of whole steps. Of events, one that prunes and grows is timed as what it adds to the optimizer's part of a step.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from chase.benchmarks.environment import environment
-from chase.benchmarks.statistics import speedup, summary
-from chase.benchmarks.timing import interleave
+from chase.benchmarks.memory import GpuMemory
+from chase.benchmarks.statistics import summary
+from chase.benchmarks.steps import Trainee, Workload, best_ms, slowdown
+from chase.benchmarks.timing import Series, interleave, watch_for
 from chase.files import write_json
-from chase.models import build
-from chase.sparse import Chase, Sparsifier
+from chase.runtimes.base import resolve_device, torch_settings
+from chase.sparse import Chase
 
 STEPS = 1_000_000  # no event is reached while measuring
+EVENTS = 10_000  # more than will be timed
+BETWEEN = Chase(sparsity=0.9, update_every=STEPS - 1, stop=1.0)
+EVERY = Chase(sparsity=0.9, update_every=1, stop=1.0)
 
 
-def training_step(name: str, batch: int, *, sparse: bool) -> tuple[Callable[[], None], Sparsifier | None]:
-    """One step on random images [batch, 3, 32, 32], with fused SGD and momentum."""
-    torch.manual_seed(0)
-    model = build(name, num_classes=100).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
-    x, y = torch.randn(batch, 3, 32, 32), torch.randint(100, (batch,))
-    method = Chase(sparsity=0.9, update_every=STEPS - 1, stop=1.0)
-    sparsifier = Sparsifier(model, optimizer, method, steps=STEPS) if sparse else None
+def measure(work: Workload, *, seconds: float) -> dict[str, Any]:
+    """Ratios of whole steps, sparse to dense and dense to dense; the masking alone over a dense step; one event.
 
-    def step() -> None:
-        with torch.inference_mode(False), torch.enable_grad():
-            optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-
-    step()  # leaves gradients behind, which the masking alone is timed on
-    return step, sparsifier
-
-
-def measure(name: str, batch: int, *, seconds: float) -> dict[str, Any]:
-    """Ratios of whole steps, sparse to dense and dense to dense, and the masking alone over a dense step."""
-    dense, _ = training_step(name, batch, sparse=False)
-    again, _ = training_step(name, batch, sparse=False)
-    sparse, sparsifier = training_step(name, batch, sparse=True)
-    assert sparsifier is not None
-    runners = {"dense": dense, "again": again, "sparse": sparse}
-    steps = {name: found.host_ms for name, found in interleave(runners, warmup_s=0.5, budget_s=seconds).items()}
-    alone = interleave({"masking": sparsifier.mask_gradients}, warmup_s=0.2, budget_s=seconds / 10)
-    masking = alone["masking"].host_ms
-    step_ms, masking_ms = summary(steps["dense"])["p50"], summary(masking)["p50"]
+    Milliseconds are those between a GPU's events, or the host's where there is no GPU; there fp32 is not TF32.
+    """
+    with torch_settings():
+        torch.compiler.reset()  # it compiles the same code a few times at most
+        trainees = {name: _trained(work, sparse=name == "sparse") for name in ("dense", "again", "sparse")}
+        found = _timed(trainees, work, seconds=seconds)
+        sparse = trainees["sparse"].sparsifier
+        masking = interleave({"masking": sparse.mask_gradients}, **_given(work, seconds / 10, 0.2))["masking"]
+        event_ms = _event_ms(dataclasses.replace(work, compiled=False), seconds / 5)
+        peaks = {name: _peak_bytes(work, sparse=name == "sparse") for name in ("dense", "sparse")}
+    step_ms, masking_ms = (summary(best_ms(each))["p50"] for each in (found["dense"], masking))
     return {
-        "model": name,
-        "batch_size": batch,
+        "model": work.model,
+        "batch_size": work.batch_size,
+        "work": work.to_dict(),
         "dense_step_ms": step_ms,
         "masking_ms": masking_ms,
         "masking_share": masking_ms / step_ms,
-        "sparse_over_dense": _slowdown(steps["dense"], steps["sparse"]),
-        "dense_over_dense": _slowdown(steps["dense"], steps["again"]),
-        "samples_ms": steps,
+        "event_ms": event_ms,
+        "peak_memory_bytes": peaks,
+        "sparse_over_dense": slowdown(found["dense"], found["sparse"]),
+        "dense_over_dense": slowdown(found["dense"], found["again"]),
+        "samples_ms": {name: list(best_ms(series)) for name, series in found.items()},
     }
 
 
-def _slowdown(base: list[float], other: list[float]) -> dict[str, Any]:
-    """The ratio other / base with its interval."""
-    found = speedup(other, base)
-    return {"median": found["median"], "ci95": found["ci95"]}
+def _trained(work: Workload, *, sparse: bool) -> Trainee:
+    """A network after its first step, which leaves gradients behind that the masking alone is timed on."""
+    trainee = Trainee(work, BETWEEN, steps=STEPS) if sparse else Trainee(work)
+    trainee.step()
+    return trainee
+
+
+def _timed(trainees: dict[str, Trainee], work: Workload, *, seconds: float) -> dict[str, Series]:
+    return interleave({name: each.step for name, each in trainees.items()}, **_given(work, seconds, 0.5))
+
+
+def _given(work: Workload, budget_s: float, warmup_s: float) -> dict[str, Any]:
+    return {"watch": watch_for(resolve_device(work.device)), "warmup_s": warmup_s, "budget_s": budget_s}
+
+
+def _event_ms(work: Workload, seconds: float) -> float:
+    """What one event adds to the optimizer's part of a step: masks pruned and grown, gradients kept for it."""
+    trainees = {"event": Trainee(work, EVERY, steps=EVENTS), "none": Trainee(work, BETWEEN, steps=STEPS)}
+    for trainee in trainees.values():
+        trainee.step()
+    found = interleave({name: each.update for name, each in trainees.items()}, **_given(work, seconds, 0.2))
+    with_event, without = (summary(series.host_ms)["p50"] for series in found.values())
+    return float(with_event - without)
+
+
+def _peak_bytes(work: Workload, *, sparse: bool) -> int | None:
+    """What a training takes of the GPU at its worst moment; None on a CPU."""
+    device = resolve_device(work.device)
+    if device.type != "cuda":
+        return None
+    memory = GpuMemory(device)
+    with memory.watched():
+        trainee = _trained(work, sparse=sparse)
+    with memory.watched():
+        trainee.step()
+    return memory.peak_bytes
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,8 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--case", action="append", metavar="MODEL:BATCH", help="repeatable")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    cases = [case.split(":") for case in args.case or ["cifar-resnet18:128", "cifar-resnet50:8", "vgg19:32"]]
-    rows = [measure(name, int(batch), seconds=args.seconds) for name, batch in cases]
+    cases = [case.rpartition(":") for case in args.case or ["cifar-resnet18:128", "cifar-resnet50:8", "vgg19:32"]]
+    works = [Workload(model=name, batch_size=int(batch), settings={"num_classes": 100}) for name, _, batch in cases]
+    rows = [measure(work, seconds=args.seconds) for work in works]
     command = ["python", "-m", "chase.benchmarks.overhead", *(sys.argv[1:] if argv is None else argv)]
     write_json(args.out, {"environment": environment(), "command": command, "rows": rows})
 

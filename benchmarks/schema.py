@@ -56,7 +56,7 @@ def table(check: Check) -> Check:
 
 def record(form: Mapping[str, Check]) -> Check:
     """A mapping with exactly these names."""
-    return lambda value: not list(_mismatches("", value, form))
+    return lambda value: not list(mismatches("", value, form))
 
 
 def truth(value: Any) -> bool:
@@ -137,15 +137,16 @@ REPORT: dict[str, Check] = {
 
 def problems(content: Any) -> list[str]:
     """What is wrong with the content of a bench.json, in words; nothing for a good one."""
-    found = list(_mismatches("", content, REPORT))
+    found = list(mismatches("", content, REPORT))
     if found:
         return found
     for position, row in enumerate(content["rows"]):
-        found += _mismatches(f"rows[{position}].", row, ROW)
+        found += mismatches(f"rows[{position}].", row, ROW)
     return found
 
 
-def _mismatches(where: str, value: Any, form: Mapping[str, Check]) -> Iterator[str]:
+def mismatches(where: str, value: Any, form: Mapping[str, Check]) -> Iterator[str]:
+    """How `value`, which stands at `where`, differs from an object of this form, in words."""
     if not isinstance(value, dict):
         yield f"{where.rstrip('.') or 'the file'} is no object"
         return

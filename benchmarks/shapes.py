@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from chase.benchmarks import Report, Row, bench, table15
 from chase.benchmarks.architectures import killed
+from chase.benchmarks.cells import CPU, GPU, TF32, Cell, able_runtimes
 from chase.benchmarks.environment import environment, environment_after
 from chase.benchmarks.zoo import perturb_
 from chase.counting import Counts, count
@@ -42,7 +43,14 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 """By name: the model, its settings, and the side of its images in pixels."""
 
-SHAPES = {"vgg19": ("half",), "resnet50": ("table15", "table15-to8", "table15-to16", "table15-to32", "half")}
+TINY: dict[str, tuple[str, dict[str, Any], int]] = {"vgg8": ("vgg8", {"num_classes": 10, "width": 0.25}, 8)}
+"""One that is measured only to see that everything works."""
+
+SHAPES = {
+    "vgg8": ("half",),
+    "vgg19": ("half",),
+    "resnet50": ("table15", "table15-to8", "table15-to16", "table15-to32", "half"),
+}
 """What is timed beside each dense network; "to8" means widths rounded up to 8."""
 
 SMOKE_SIDE = 64
@@ -58,40 +66,9 @@ class Shape:
     counts: Counts
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One way to run all shapes of a network: a format ("module" for none), its runtimes, precision and layout."""
-
-    format: str
-    runtimes: tuple[str, ...]
-    precision: str = "fp32"
-    channels_last: bool = False
-
-    @property
-    def suffix(self) -> str:
-        """What follows the names of shapes: rows of one name and runtime must differ in nothing else."""
-        precision = f" {self.precision}" if self.precision != "fp32" else ""
-        return precision + (" channels-last" if self.channels_last else "")
-
-
-CPU = (
-    Cell("onnx", ("onnxruntime",)),
-    Cell("openvino", ("openvino",)),
-    Cell("torchscript", ("torchscript",)),
-    Cell("module", ("eager",)),
-)
-ON_GPU = ("eager", "eager+cuda-graph", "compiled")
-GPU = (
-    *(Cell("module", ON_GPU, precision) for precision in ("fp32", "fp16", "bf16")),
-    Cell("module", ON_GPU, "fp16", channels_last=True),
-    *(Cell("torchscript", ("torchscript",), precision) for precision in ("fp32", "fp16")),
-    *(Cell("onnx", ("onnxruntime",), precision) for precision in ("fp32", "fp16")),
-)
-
-
 def shapes(network: str, names: Sequence[str] | None = None, *, side: int | None = None) -> tuple[list[Shape], Tensor]:
     """The dense network and then its other shapes, all with random weights, and an input [1, 3, side, side]."""
-    model_name, settings, usual = NETWORKS[network]
+    model_name, settings, usual = (NETWORKS | TINY)[network]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(model_name, **settings).eval()
@@ -141,8 +118,8 @@ class Reduced(nn.Module):
         return logits.float()
 
 
-def item(shape: Shape, cell: Cell, example: Tensor, folder: Path) -> tuple[str, Any]:
-    """The shape as `bench` takes it: a module, or a file in the folder.
+def item(shape: Shape, cell: Cell, example: Tensor, folder: Path, *, max_batch: int) -> tuple[str, Any]:
+    """The shape as `bench` takes it: a module, or a file in the folder, made for batches up to `max_batch` images.
 
     Raises:
         ChaseError: if it cannot be exported.
@@ -156,8 +133,11 @@ def item(shape: Shape, cell: Cell, example: Tensor, folder: Path) -> tuple[str, 
         "macs": shape.counts.macs.to_dict(),
         "params": shape.counts.params.to_dict(),
     }
-    path = folder / shape.name / default_name(cell.format, cell.precision)
-    given: dict[str, Any] = {"format": cell.format, "precision": cell.precision, "isolated": False}
+    precision = "fp32" if cell.precision == TF32 else cell.precision
+    path = folder / shape.name / default_name(cell.format, precision)
+    given: dict[str, Any] = {"format": cell.format, "precision": precision, "isolated": False}
+    if cell.format == "tensorrt":
+        given |= {"tf32": cell.precision == TF32, "batch_sizes": (1, min(8, max_batch), max_batch)}
     return label, export(shape.model, path, example=example, facts=facts, **given)
 
 
@@ -167,6 +147,7 @@ def rows(
     example: Tensor,
     *,
     batch_sizes: Sequence[int],
+    device: torch.device,
     left_out: list[str],
     **given: Any,
 ) -> Iterator[list[Row]]:
@@ -175,17 +156,18 @@ def rows(
     What fails gives no rows and is named in `left_out`.
     """
     network = found[0].name.removesuffix("-dense") + cell.suffix
+    given |= {"device": device, "example": example, "tf32": cell.precision == TF32}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            items = [item(shape, cell, example, Path(folder)) for shape in found]
+            able = able_runtimes(cell, device, network, left_out)
+            items = [item(shape, cell, example, Path(folder), max_batch=max(batch_sizes)) for shape in found if able]
         except ChaseError as error:
             left_out.append(f"{network} as {cell.format}: {reason(error)}")
-            yield []
-            return
-        for runtime in cell.runtimes:
+            able = []
+        for runtime in able:
             for size in batch_sizes:  # one at a time: a batch that is too large must not take the others with it
                 try:
-                    report = bench(items, runtimes=(runtime,), example=example, batch_sizes=(size,), **given)
+                    report = bench(items, runtimes=(runtime,), batch_sizes=(size,), **given)
                 except (ChaseError, torch.OutOfMemoryError) as error:
                     left_out.append(f"{network} on {runtime}, batch size {size}: {reason(error)}")
                     yield []
@@ -268,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="for each shape at each batch size; default 3")
     parser.add_argument("--batch-size", type=int, action="append", help="repeatable")
     parser.add_argument("--network", choices=sorted(NETWORKS), action="append", help="repeatable; default all")
-    parser.add_argument("--format", choices=("onnx", "openvino", "torchscript", "module"), action="append")
+    parser.add_argument("--format", choices=sorted({cell.format for cell in (*CPU, *GPU)}), action="append")
     parser.add_argument("--shape", choices=SHAPES["resnet50"], action="append", help="repeatable; default all")
     parser.add_argument("--smoke", action="store_true", help=f"ResNet-50 at {SMOKE_SIDE}x{SMOKE_SIDE}, briefly")
     return parser

@@ -34,9 +34,7 @@ class TrainingCost:
         step: gives the optimizer steps done so far.
     """
 
-    def __init__(
-        self, cost: Cost, masks: Masks, method: Method, *, batch_size: int, step: Callable[[], int]
-    ) -> None:
+    def __init__(self, cost: Cost, masks: Masks, method: Method, *, batch_size: int, step: Callable[[], int]) -> None:
         self._cost, self._masks, self._method = cost, masks, method
         self._batch_size, self._step = batch_size, step
         self._counted, self._spent = 0, Macs(0, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -167,9 +168,20 @@ def resolve_device(device: torch.device | str) -> torch.device:
     return torch.device("cuda", index)
 
 
+_TF32 = ContextVar("tf32", default=False)
+
+
+def tf32_allowed() -> bool:
+    """Whether an enclosing `torch_settings` allows TF32."""
+    return _TF32.get()
+
+
 @contextlib.contextmanager
-def torch_settings(threads: int | None = None) -> Iterator[None]:
-    """Torch on `threads` CPU threads (None: as it is) and with fp32 meaning fp32: no TF32; put back after.
+def torch_settings(threads: int | None = None, *, tf32: bool | None = None) -> Iterator[None]:
+    """Torch on `threads` CPU threads (None: as it is) and with fp32 meaning fp32; put back after.
+
+    With `tf32` a GPU may round the factors of fp32 products to 10 bits, in torch and in ONNX Runtime's CUDA provider;
+    None is what an enclosing block says, and off where there is none.
 
     Raises:
         RecipeError: if `threads` is below 1.
@@ -179,12 +191,16 @@ def torch_settings(threads: int | None = None) -> Iterator[None]:
     backends: Any = torch.backends
     precisions = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
     before = torch.get_num_threads(), [entry.fp32_precision for entry in precisions]
+    outer = tf32_allowed()
+    allowed = outer if tf32 is None else tf32
+    _TF32.set(allowed)
     try:
         torch.set_num_threads(threads or before[0])
-        backends.cudnn.allow_tf32 = False  # torch.export reads this, and fails where fp32_precision was set instead
-        backends.cuda.matmul.fp32_precision = "ieee"
+        backends.cudnn.allow_tf32 = allowed  # torch.export reads this, and fails where fp32_precision was set instead
+        backends.cuda.matmul.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
+        _TF32.set(outer)
         torch.set_num_threads(before[0])
         backends.cudnn.allow_tf32 = "tf32" in before[1][:2]
         for entry, precision in zip(precisions, before[1], strict=True):

@@ -12,7 +12,7 @@ import torch
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, RecipeError, reason
-from chase.runtimes.base import require
+from chase.runtimes.base import require, tf32_allowed
 
 _GPU = "'chase-sparse[gpu]'"
 _RTX_PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx"
@@ -45,8 +45,8 @@ CPU = Provider(name="CPUExecutionProvider")
 
 
 def cuda_provider(source: Artifact | None, device: torch.device, *, cuda_graph: bool = False) -> Provider:
-    """CUDA, in fp32 without TF32 unless the artifact says so."""
-    tf32 = bool(source and source.settings.get("tf32"))
+    """CUDA, in fp32 without TF32 unless the artifact says so, or else an enclosing `torch_settings`."""
+    tf32 = bool(source.settings.get("tf32", tf32_allowed()) if source else tf32_allowed())
     return Provider(
         name="CUDAExecutionProvider",
         install=_GPU,

@@ -3,29 +3,62 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
-from chase.benchmarks.overhead import main, training_step
+from chase.benchmarks.overhead import BETWEEN, EVENTS, EVERY, STEPS, main, measure
+from chase.benchmarks.steps import Trainee, Workload
+
+TINY = Workload(model="vgg8", batch_size=2, side=8, settings={"num_classes": 10, "width": 0.125})
 
 
 def test_the_report_holds_raw_samples_and_ratios(tmp_path: Path) -> None:
-    main(["--out", str(tmp_path / "o.json"), "--case", "vgg8:2", "--seconds", "0.1"])
+    main(["--out", str(tmp_path / "o.json"), "--case", "cifar-resnet20:2", "--seconds", "0.1"])
 
     (row,) = json.loads((tmp_path / "o.json").read_text())["rows"]
-    assert (row["model"], row["batch_size"]) == ("vgg8", 2)
+    assert (row["model"], row["batch_size"]) == ("cifar-resnet20", 2)
     assert set(row["samples_ms"]) == {"dense", "again", "sparse"}
     assert row["masking_share"] == row["masking_ms"] / row["dense_step_ms"]
+    assert row["event_ms"] > 0
+    assert row["peak_memory_bytes"] == {"dense": None, "sparse": None}
     low, high = row["sparse_over_dense"]["ci95"]
     assert low <= row["sparse_over_dense"]["median"] <= high
 
 
 def test_the_sparse_step_trains_and_stays_sparse() -> None:
-    step, sparsifier = training_step("vgg8", 2, sparse=True)
-    assert sparsifier is not None
-    weight, mask = sparsifier.model.get_parameter("features.3.weight"), sparsifier.masks.weights["features.3.weight"]
+    trainee = Trainee(TINY, BETWEEN, steps=STEPS)
+    masks = trainee.sparsifier.masks.weights["features.3.weight"]
+    weight = trainee.model.get_parameter("features.3.weight")
     before = weight.detach().clone()
 
-    step()
+    trainee.step()
 
     assert not torch.equal(weight, before)
-    assert not weight.detach()[mask == 0].any()
+    assert not weight.detach()[masks == 0].any()
+
+
+def test_each_update_of_the_timed_event_is_one() -> None:
+    trainee = Trainee(TINY, EVERY, steps=EVENTS)
+    trainee.step()
+    seen: list[int] = []
+    trainee.sparsifier.observers.append(lambda event: seen.append(event.step))
+
+    trainee.update()
+    trainee.update()
+
+    assert seen == [2, 3]
+    assert BETWEEN.with_(update_every=1) == EVERY
+
+
+def test_a_step_in_bf16_is_measured_as_well() -> None:
+    work = Workload(**TINY.to_dict() | {"precision": "bf16", "channels_last": True})
+
+    row = measure(work, seconds=0.05)
+
+    assert row["work"] == work.to_dict()
+    assert row["dense_step_ms"] > 0
+
+
+def test_a_dense_network_has_no_sparsifier() -> None:
+    with pytest.raises(AssertionError, match="densely"):
+        _ = Trainee(TINY).sparsifier

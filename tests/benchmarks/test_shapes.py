@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from chase.benchmarks import table15
+from chase.benchmarks.cells import CPU, GPU, Cell
 from chase.benchmarks.layers import rows as layer_rows
 from chase.benchmarks.schema import problems
-from chase.benchmarks.shapes import CPU, GPU, Cell, Reduced, Shape, batch_sizes, main, shapes
+from chase.benchmarks.shapes import Reduced, Shape, batch_sizes, main, shapes
 from chase.errors import ChaseError
 
 
