@@ -150,6 +150,7 @@ class Session:
         self.epoch += 1
         if self.epoch == settings.epochs:
             self.sparsifier.finish()
+        self.training_cost.look_again()
         if not math.isfinite(loss):
             raise ChaseError(f"the loss became {loss} in epoch {self.epoch}; lower optimizer.lr and train again")
         return self._record(loss, first, len(self.train_split) / seconds)

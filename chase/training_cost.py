@@ -1,9 +1,9 @@
 """Training cost: the MACs of a whole training, in the three columns (paper Table 4, "Theoretical FLOPs (Train)").
 
-By the convention of RigL (Evci et al. 2020, appendix H) a step costs three forward passes per image: forward, gradient
-of the inputs, gradient of the weights. A step whose gradients choose where weights grow needs those of all weights in
-living channels, zeros included: with f_S MACs of the sparse network and f_D of the same one without zeros it costs
-2 f_S + f_D.
+By the convention of RigL (Evci et al. 2020) a step costs three forward passes per image: forward, gradient of the
+inputs, gradient of the weights. A step whose gradients choose where weights grow needs those of all weights in living
+channels, zeros included: with f_S MACs of the sparse network and f_D of the same one without zeros, 2 f_S + f_D. With
+`gradient_momentum` every step costs that. The one batch that saliency is measured on is not counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from chase.counting import Cost, Macs, masked_macs
 from chase.sparse.masks import Masks
-from chase.sparse.methods import Event, Method
+from chase.sparse.method import Method
+from chase.sparse.plan import Event
 
 PASSES = 3
 """Forward, gradient of the inputs, gradient of the weights."""
@@ -48,7 +49,7 @@ class TrainingCost:
         self._look()
 
     def look_again(self) -> None:
-        """Take in that the shapes changed between two steps, as `Sparsifier.compact` does it."""
+        """Take in masks or shapes that changed without an event, as under Deep-R and by `Sparsifier.compact`."""
         self._spent, self._counted = self.total(), self._step()
         self._look()
 
@@ -73,7 +74,7 @@ class TrainingCost:
     def _until(self, step: int, *, dense_gradients: int = 0) -> Macs:
         """The MACs up to a step; so many of the steps since the last change needed the gradients of all weights."""
         steps, now, spent = step - self._counted, self._now, self._spent
-        more = dense_gradients * (now.gpu_supported - now.theoretical)
+        more = (steps if self._method.gradient_momentum else dense_gradients) * (now.gpu_supported - now.theoretical)
         return Macs(
             theoretical=spent.theoretical + self._batch_size * (PASSES * steps * now.theoretical + more),
             gpu_supported=spent.gpu_supported + self._batch_size * PASSES * steps * self._executed,

@@ -71,6 +71,17 @@ def test_the_step_of_an_event_needs_all_gradients_if_it_grows_by_them(
     assert found.total().gpu_supported == found.total().dense == 5 * 3 * 500
 
 
+def test_an_average_of_dense_gradients_needs_them_at_every_step() -> None:
+    clock = Clock()
+    found = ledger(masks_of(20), RigL(sparsity=0.8, gradient_momentum=0.9), clock)
+
+    clock.step = 3
+    found(Event(3, None, 0.1, 0.2))
+    clock.step = 5
+
+    assert found.total().theoretical == 5 * (2 * 100 + 500)
+
+
 def test_a_state_goes_on_where_it_was_taken() -> None:
     clock, whole, parts = Clock(), masks_of(20), masks_of(20)
     ours, first = (ledger(masks, RigL(sparsity=0.8), clock, batch_size=2) for masks in (whole, parts))
