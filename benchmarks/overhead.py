@@ -18,7 +18,7 @@ import torch
 from chase.benchmarks.environment import environment
 from chase.benchmarks.memory import GpuMemory
 from chase.benchmarks.statistics import summary
-from chase.benchmarks.steps import Trainee, Workload, best_ms, slowdown
+from chase.benchmarks.steps import AUTOCAST, Trainee, Workload, best_ms, slowdown
 from chase.benchmarks.timing import Series, interleave, watch_for
 from chase.files import write_json
 from chase.runtimes.base import resolve_device, torch_settings
@@ -36,7 +36,8 @@ def measure(work: Workload, *, seconds: float) -> dict[str, Any]:
     Milliseconds are those between a GPU's events, or the host's where there is no GPU; there fp32 is not TF32.
     """
     with torch_settings():
-        torch.compiler.reset()  # it compiles the same code a few times at most
+        if work.compiled:
+            torch.compiler.reset()  # it compiles the same code a few times at most
         trainees = {name: _trained(work, sparse=name == "sparse") for name in ("dense", "again", "sparse")}
         found = _timed(trainees, work, seconds=seconds)
         sparse = trainees["sparse"].sparsifier
@@ -104,13 +105,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="per network")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--case", action="append", metavar="MODEL:BATCH", help="repeatable")
+    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("fp32", *AUTOCAST), default="fp32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
+    shared = {name: getattr(args, name) for name in ("side", "device", "precision", "channels_last", "compiled")}
     cases = [case.rpartition(":") for case in args.case or ["cifar-resnet18:128", "cifar-resnet50:8", "vgg19:32"]]
-    works = [Workload(model=name, batch_size=int(batch), settings={"num_classes": 100}) for name, _, batch in cases]
+    given = {"settings": {"num_classes": 100}, **shared}
+    works = [Workload(model=name, batch_size=int(batch), **given) for name, _, batch in cases]
     rows = [measure(work, seconds=args.seconds) for work in works]
     command = ["python", "-m", "chase.benchmarks.overhead", *(sys.argv[1:] if argv is None else argv)]
-    write_json(args.out, {"environment": environment(), "command": command, "rows": rows})
+    write_json(args.out, {"environment": environment(torch.device(args.device)), "command": command, "rows": rows})
 
 
 if __name__ == "__main__":

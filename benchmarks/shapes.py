@@ -14,7 +14,7 @@ import copy
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,12 @@ def rows(
     batch_sizes: Sequence[int],
     device: torch.device,
     left_out: list[str],
+    check: Callable[[], object] = bool,
     **given: Any,
 ) -> Iterator[list[Row]]:
     """The rows of all shapes in one cell, one runtime and batch size after the other; `given` goes to `bench`.
 
-    What fails gives no rows and is named in `left_out`.
+    What fails gives no rows and is named in `left_out`. `check` is called before each batch size, and may raise.
     """
     network = found[0].name.removesuffix("-dense") + cell.suffix
     given |= {"device": device, "example": example, "tf32": cell.precision == TF32}
@@ -166,6 +167,7 @@ def rows(
             able = []
         for runtime in able:
             for size in batch_sizes:  # one at a time: a batch that is too large must not take the others with it
+                check()
                 try:
                     report = bench(items, runtimes=(runtime,), batch_sizes=(size,), **given)
                 except (ChaseError, torch.OutOfMemoryError) as error:

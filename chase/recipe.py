@@ -10,8 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from chase.errors import RecipeError, UnknownName
 from chase.registry import did_you_mean
 from chase.sparse.method import Method
@@ -153,6 +151,8 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """`to_dict` as YAML."""
+        import yaml
+
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     @classmethod
@@ -254,6 +254,8 @@ def read(name: str) -> dict[str, Any]:
 
 
 def _yaml(text: str, source: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -24,7 +24,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Training:
-    """One row: a recipe with some settings changed. A piece is an epoch; the run's folder goes when the row is there."""
+    """One row: a recipe with some settings changed. A piece is an epoch; with the row, the run's folder goes."""
 
     recipe: str
     method: str
@@ -46,14 +46,18 @@ class Training:
         from chase.recipe import Recipe, override
         from chase.recipe import read as read_recipe
         from chase.run import Run
-        from chase.training import Watch, train
+        from chase.training import Epoch, Watch, train
 
         recipe = Recipe.from_dict(override(read_recipe(self.recipe), [*METHODS[self.method], *self.assignments]))
         digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()
         run = Run(job.folder / "runs" / f"{self.recipe}-{self.method}-{digest[:8]}")
-        watch = Watch(on_epoch=lambda epoch: job.check())
+
+        def on_epoch(epoch: Epoch) -> None:
+            if epoch.epoch < recipe.training.epochs:
+                job.check()
+
         with torch_settings():
-            train(recipe, run, device=self.device, resume=run.checkpoint.is_file(), watch=watch)
+            train(recipe, run, device=self.device, resume=run.checkpoint.is_file(), watch=Watch(on_epoch=on_epoch))
         facts = read(run.checkpoint)["facts"]
         speeds = [json.loads(line)["images_per_second"] for line in run.metrics.read_text().splitlines()]
         names = ("sparsity", "channel_sparsity", "test_accuracy", "macs", "training_macs", "params", "epochs")

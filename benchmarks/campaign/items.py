@@ -115,7 +115,7 @@ def _shapes(scale: Scale, network: str, cell: Cell, device: torch.device) -> Ite
 
     def run(job: Job) -> Iterator[Rows]:
         found, example = _made(network)
-        for more in rows(found, cell, example, left_out=job.left_out, **given):
+        for more in rows(found, cell, example, left_out=job.left_out, check=job.check, **given):
             yield [row.to_dict() for row in more]
 
     kinds = [cell.format] if cell.format != "module" else []

@@ -36,33 +36,35 @@ class Deadline:
     def __init__(self, seconds: float = math.inf, now: Callable[[], float] = time.monotonic) -> None:
         self._now, self._start = now, now()
         self._end = self._start + seconds
-        self.begin_item()
+        self._longest: dict[str, float] = {}
+        self.begin("")
 
     @property
     def passed(self) -> float:
         """Seconds since the campaign began."""
         return self._now() - self._start
 
-    def begin_item(self) -> None:
-        """Forget how long the pieces of the item before took."""
-        self._piece, self._longest = self._now(), 0.0
+    def begin(self, kind: str) -> None:
+        """Say that an item of some kind is next."""
+        self._kind, self._piece = kind, self._now()
 
     def check(self) -> None:
-        """Say that a piece of the item is finished, or that none has begun.
+        """Say that the next piece of the item is to begin, and the one before it, if any, is finished.
 
         Raises:
-            OutOfTime: if another one, as long as the longest so far, would not end in time.
+            OutOfTime: if it would not end in time, should it take as long as the longest of its kind so far.
         """
         now = self._now()
-        self._longest, self._piece = max(self._longest, now - self._piece), now
-        if now + self._longest >= self._end:
+        longest = max(self._longest.get(self._kind, 0.0), now - self._piece)
+        self._longest[self._kind], self._piece = longest, now
+        if now + longest >= self._end:
             raise OutOfTime
 
 
 @dataclass
 class Job:
-    """What an item is told while it is measured: the folder of the campaign, whether there is time for another piece
-    (`check`), and where to name what it leaves out."""
+    """What an item is told while it is measured: the folder of the campaign, `check` to be called before each of its
+    pieces, which ends it when the time is up, and where to name what it leaves out."""
 
     folder: Path
     check: Callable[[], None]
@@ -73,8 +75,8 @@ class Job:
 class Item:
     """One thing to measure.
 
-    `settings` decide the result, so that a record with the same ones need not be made again; `run` yields rows piece by
-    piece, all of one of the kinds of `records.ROWS`.
+    `settings` decide the result, so that a record with the same ones need not be made again; `run` checks the time
+    before each piece and yields the rows of it, which are of one of the kinds of `records.ROWS`.
     """
 
     name: str
@@ -103,7 +105,7 @@ class Campaign:
         before = environment(self.device)
         for item in self.pending(retry=retry):
             try:
-                deadline.begin_item()
+                deadline.begin(item.kind)
                 deadline.check()
             except OutOfTime:
                 break
@@ -135,7 +137,6 @@ class Campaign:
                     record.rows += rows
                     record.left_out, record.seconds = job.left_out, deadline.passed - start
                     record.save(self.folder)
-                    deadline.check()
                 record.complete, record.error = True, None
             except OutOfTime:
                 record.error = None
@@ -185,7 +186,6 @@ def _clean(device: torch.device) -> None:
         Broken: if the GPU no longer answers.
     """
     gc.collect()
-    torch.compiler.reset()
     if device.type == "cuda":
         try:
             torch.cuda.synchronize(device)

@@ -35,7 +35,7 @@ def method(channel_sparsity: float, *, prune_skip: bool) -> Method:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Variant:
     """A network whose steps are timed, and what is known of it."""
 
@@ -67,6 +67,7 @@ class Slimming:
             spent, groups = cost(model, example), channel_groups(model, example)
             dense = self._dense(spent)
             for channel_sparsity in self.sparsities:
+                job.check()
                 variants = [dense, *(self._variant(name, channel_sparsity, spent, groups) for name in VARIANTS)]
                 yield self._rows(variants, channel_sparsity)
 

@@ -163,6 +163,7 @@ def test_a_module_that_cannot_be_counted_claims_no_cost(monkeypatch: pytest.Monk
         ([tiny()], {"batch_sizes": [1, 0]}, "batch size 0 is below 1"),
         ([tiny()], {"batch_sizes": []}, "there is no batch size to measure"),
         ([tiny()], {"threads": 0, "example": EXAMPLE}, "threads is 0"),
+        ([tiny()], {"tf32": True, "example": EXAMPLE}, "TF32 is a mode of NVIDIA GPUs, and this runs on cpu"),
         ([tiny()], {}, r"Sequential does not say the shape of its input; pass example=x\[:1\]"),
         ([tiny()], {"example": EXAMPLE, "runtimes": ["torchscript"]}, "torchscript can run none of these"),
         (

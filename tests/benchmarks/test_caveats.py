@@ -11,6 +11,7 @@ from chase.artifact import Artifact
 from chase.benchmarks.candidates import Candidate
 from chase.benchmarks.caveats import busy_share, caveats, launches, refused
 from chase.benchmarks.timing import Sample, Series
+from chase.runtimes.base import torch_settings
 
 CPU = torch.device("cpu")
 
@@ -117,6 +118,13 @@ def test_fp32_that_is_computed_in_less_is_told(provider: str, settings: dict[str
 
     told = f"fp32 is computed in {word} here; compare it with others that are, or switch it off"
     assert found == ([told] if word else [])
+
+
+def test_fp32_in_a_run_that_allows_tf32_is_told() -> None:
+    with torch_settings(tf32=True):
+        (found,) = said(on_cpu(), candidate(), provider="cuda:0")
+
+    assert found.startswith("fp32 is computed in tf32 here")
 
 
 def test_a_reduced_precision_that_is_computed_in_fp32_is_told() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from chase.benchmarks import table15
-from chase.benchmarks.cells import CPU, GPU, Cell
+from chase.benchmarks.cells import CPU, GPU, Cell, able_runtimes
 from chase.benchmarks.layers import rows as layer_rows
 from chase.benchmarks.schema import problems
 from chase.benchmarks.shapes import Reduced, Shape, batch_sizes, main, shapes
@@ -95,6 +95,23 @@ def test_rows_of_one_name_and_runtime_differ_in_nothing_else() -> None:
         named = [(cell.suffix, runtime) for cell in cells for runtime in cell.runtimes]
         assert len(named) == len(set(named))
     assert Cell("module", (), "fp16", channels_last=True).suffix == " fp16 channels-last"
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (Cell("module", ("eager", "eager+cuda-graph"), "tf32"), ["TF32 is for NVIDIA GPUs"] * 2),
+        (Cell("module", ("eager", "eager+cuda-graph")), ["CUDA graphs are for NVIDIA GPUs"]),
+        (Cell("tensorrt", ("tensorrt",)), ["tensorrt"]),
+    ],
+)
+def test_what_cannot_work_here_is_named_before_anything_is_made(cell: Cell, words: list[str]) -> None:
+    left_out: list[str] = []
+
+    able = able_runtimes(cell, torch.device("cpu"), "net", left_out)
+
+    assert len(able) + len(left_out) == len(cell.runtimes)
+    assert [word in text for word, text in zip(words, left_out, strict=True)] == [True] * len(words)
 
 
 def test_batch_sizes_are_those_of_the_device() -> None:

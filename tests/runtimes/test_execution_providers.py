@@ -12,6 +12,7 @@ import torch
 from small_artifacts import artifact
 
 from chase.errors import MissingDependency
+from chase.runtimes.base import torch_settings
 from chase.runtimes.execution_providers import (
     CPU,
     Provider,
@@ -31,6 +32,14 @@ def test_cuda_computes_in_fp32_unless_the_file_allows_tf32(tmp_path: Path) -> No
     options = cuda_provider(plain, GPU, cuda_graph=True).options
     assert options == {"device_id": "1", "use_tf32": "0", "enable_cuda_graph": "1"}
     assert cuda_provider(loose, GPU).options == {"device_id": "1", "use_tf32": "1", "enable_cuda_graph": "0"}
+
+
+def test_cuda_follows_an_enclosing_block_where_the_file_says_nothing(tmp_path: Path) -> None:
+    plain, strict = artifact(tmp_path / "a", "onnx"), artifact(tmp_path / "b", "onnx", settings={"tf32": False})
+
+    with torch_settings(tf32=True):
+        assert cuda_provider(plain, GPU).options["use_tf32"] == "1"
+        assert cuda_provider(strict, GPU).options["use_tf32"] == "0"
 
 
 def test_tensorrt_is_told_its_shapes_precision_and_cache(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from small_artifacts import SHAPE, artifact, images, onnx_file, tiny, torchscrip
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, RecipeError, UnknownName, reason
 from chase.runtimes import RUNTIMES, available, format_of, load_source, open_runtime, runtimes_for
-from chase.runtimes.base import check_input, require, resolve_device, torch_settings
+from chase.runtimes.base import check_input, require, resolve_device, tf32_allowed, torch_settings
 from chase.tracing import trace
 
 
@@ -269,6 +269,22 @@ def test_settings_hold_while_a_runtime_is_open(two_threads: None) -> None:
 
     with torch_settings():
         assert torch.get_num_threads() == 2
+
+
+def test_tf32_is_allowed_by_a_block_and_by_runtimes_opened_inside_it() -> None:
+    backends: Any = torch.backends
+    before = backends.cudnn.allow_tf32, backends.cuda.matmul.fp32_precision
+
+    with torch_settings(tf32=True), open_runtime(tiny(), threads=1):
+        assert tf32_allowed()
+        assert (backends.cudnn.allow_tf32, backends.cuda.matmul.fp32_precision) == (True, "tf32")
+        with torch_settings(tf32=False):
+            assert not tf32_allowed()
+            assert (backends.cudnn.allow_tf32, backends.cuda.matmul.fp32_precision) == (False, "ieee")
+        assert (backends.cudnn.allow_tf32, backends.cuda.matmul.fp32_precision) == (True, "tf32")
+
+    assert not tf32_allowed()
+    assert (backends.cudnn.allow_tf32, backends.cuda.matmul.fp32_precision) == before
 
 
 def test_a_reason_is_the_first_line_of_the_root_cause() -> None:
