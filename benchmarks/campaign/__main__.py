@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from chase.benchmarks.campaign.items import full, items, smoke
+from chase.benchmarks.campaign.items import full, items, place_of, smoke
 from chase.benchmarks.campaign.runner import Broken, Campaign, Deadline
 from chase.errors import ChaseError, RecipeError
 from chase.registry import did_you_mean
@@ -87,6 +87,7 @@ def _campaign(args: argparse.Namespace, argv: Sequence[str]) -> Campaign:
         if name not in names:
             raise RecipeError(f"there is no item {name!r}; {did_you_mean(name, names)}")
     chosen = [item for item in known if not args.item or item.name in args.item]
+    sys.stderr.write(f"{len(chosen)} items on {place_of(device)}\n")
     command = ("python", "-m", "chase.benchmarks.campaign", *argv)
     return Campaign(chosen, args.out, device, command, left_out=scale.left_out)
 

@@ -122,7 +122,7 @@ def _shapes(scale: Scale, network: str, cell: Cell, device: torch.device) -> Ite
     words = [network, *kinds, cell.runtimes[0], cell.precision, *(["channels-last"] if cell.channels_last else [])]
     settings = {"network": network, "side": (NETWORKS | TINY)[network][2], "shapes": list(SHAPES[network])}
     settings |= {"format": cell.format, "runtimes": list(cell.runtimes), "precision": cell.precision}
-    settings |= {"channels_last": cell.channels_last} | given | {"device": _place(device)}
+    settings |= {"channels_last": cell.channels_last} | given | {"device": place_of(device)}
     return Item("-".join(["shapes", *dict.fromkeys(words)]), "shapes", settings, run)
 
 
@@ -131,7 +131,7 @@ def _overhead(scale: Scale, work: Workload) -> Item:
         yield [measure(work, seconds=10 * scale.seconds)]
 
     words = ["overhead", _short(work), *(["compiled"] if work.compiled else [])]
-    settings = {"work": work.to_dict(), "seconds": 10 * scale.seconds, "device": _place(torch.device(work.device))}
+    settings = {"work": work.to_dict(), "seconds": 10 * scale.seconds, "device": place_of(torch.device(work.device))}
     return Item("-".join(words), "overhead", settings, run)
 
 
@@ -141,14 +141,14 @@ def _training(scale: Scale, work: Workload, prune_skip: bool) -> Item:
     return Item(
         "-".join(words),
         "training",
-        slimming.settings() | {"device": _place(torch.device(work.device))},
+        slimming.settings() | {"device": place_of(torch.device(work.device))},
         slimming.run,
     )
 
 
 def _accuracy(scale: Scale, recipe: str, method: str, device: torch.device, data: Path | None) -> Item:
     training = Training(recipe, method, (*scale.assignments, *_data(data)), str(device))
-    settings = training.settings() | {"device": _place(device)}
+    settings = training.settings() | {"device": place_of(device)}
     return Item(f"accuracy-{recipe}-{method}", "accuracy", settings, training.run)
 
 
@@ -166,6 +166,6 @@ def _short(work: Workload) -> str:
     return work.model.rpartition(":")[2]
 
 
-def _place(device: torch.device) -> str:
+def place_of(device: torch.device) -> str:
     """What the figures are of: the GPU's name, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
