@@ -24,6 +24,7 @@ from chase.cli import (
     eval,
     export,
     inspect,
+    paper,
     recipes,
     report,
     run,
@@ -56,6 +57,7 @@ COMMANDS = {
     "demo": demo,
     "inspect": inspect,
     "eval": eval,
+    "paper": paper,
     "recipes": recipes,
     "doctor": doctor,
 }

@@ -18,6 +18,9 @@ SHIPPED = [
     "cifar100-vgg19",
     "digits-demo",
     "imagenet-resnet50",
+    "imagenet-resnet50-1.5x",
+    "imagenet-resnet50-chase-1",
+    "imagenet-resnet50-chase-2",
 ]
 
 
@@ -54,6 +57,27 @@ def test_the_papers_settings_are_in_the_imagenet_recipe() -> None:
         0.2,
     )
     assert (recipe.optimizer.weight_decay, recipe.optimizer.norm_decay) == (1e-4, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "stop", "update_every", "sparsity"),
+    [
+        ("imagenet-resnet50", 100, 80, 1000, 0.9),
+        ("imagenet-resnet50-1.5x", 150, 120, 1500, 0.9),
+        ("imagenet-resnet50-chase-1", 250, 170, 2500, 0.8),
+        ("imagenet-resnet50-chase-2", 250, 170, 2500, 0.9),
+    ],
+)
+def test_the_imagenet_recipes_differ_as_tables_10_and_11_say(
+    name: str, epochs: int, stop: int, update_every: int, sparsity: float
+) -> None:
+    recipe, base = Recipe.from_dict(read(name)), Recipe.from_dict(read("imagenet-resnet50"))
+    method = recipe.method
+
+    assert (recipe.training.epochs, round(method.stop * epochs)) == (epochs, stop)
+    assert (method.update_every, method.sparsity, method.channel_sparsity) == (update_every, sparsity, 0.4)
+    assert method.with_(stop=0.8, update_every=1000, sparsity=0.9) == base.method
+    assert (recipe.data, recipe.optimizer, recipe.schedule) == (base.data, base.optimizer, base.schedule)
 
 
 def test_what_is_not_given_has_its_default() -> None:

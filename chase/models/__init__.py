@@ -21,6 +21,7 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         "vgg8": vgg.vgg8,
         "vgg16": vgg.vgg16,
         "vgg19": vgg.vgg19,
+        "cifar-resnet8": resnet.cifar_resnet8,
         "cifar-resnet18": resnet.cifar_resnet18,
         "cifar-resnet20": resnet.cifar_resnet20,
         "cifar-resnet32": resnet.cifar_resnet32,

@@ -141,6 +141,11 @@ def cifar_resnet50(*, num_classes: int, in_channels: int = 3) -> ResNet:
     return _wide(Bottleneck, (3, 4, 6, 3), num_classes, in_channels)
 
 
+def cifar_resnet8(*, num_classes: int, in_channels: int = 3) -> ResNet:
+    """Basic blocks 1-1-1, widths 16 to 64: the smallest of the family, for quick checks."""
+    return _narrow(1, num_classes, in_channels)
+
+
 def cifar_resnet20(*, num_classes: int, in_channels: int = 3) -> ResNet:
     """Basic blocks 3-3-3, widths 16 to 64."""
     return _narrow(3, num_classes, in_channels)

@@ -1,0 +1,104 @@
+"""A finished training, and what can be learnt from its folder; whatever takes long is kept there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from chase import checkpoint
+from chase.benchmarks.compare import bench
+from chase.benchmarks.paper.table import Inapplicable
+from chase.benchmarks.prunability import Images, prunability
+from chase.benchmarks.report import Report, Row
+from chase.checkpoint import load_network
+from chase.data import load_data
+from chase.files import write_json
+from chase.recipe import Recipe
+from chase.run import Run
+from chase.slimming.stage import slim_checkpoint
+from chase.training import resolve_device
+from chase.twin import write_dense
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The folder of a finished training, its recipe, and for how many seconds an artifact is timed."""
+
+    run: Run
+    recipe: Recipe
+    device: str
+    seconds: float
+
+    @cached_property
+    def masked(self) -> dict[str, Any]:
+        """The facts of the masked network."""
+        return dict(checkpoint.read(self.run.checkpoint)["facts"])
+
+    @cached_property
+    def slim(self) -> dict[str, Any] | None:
+        """The content of slim.pt, which is made and proved equivalent here; None where no channel has left."""
+        if not self.masked["channel_sparsity"]:
+            return None
+        grid = self.recipe.method.round_to
+        if not self.run.is_current(self.run.slim, round_to=grid):
+            slim_checkpoint(self.run.checkpoint, self.run.slim, round_to=grid)
+            self.run.record(self.run.slim, parents=[self.run.checkpoint], round_to=grid)
+        return checkpoint.read(self.run.slim)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The facts of the network that would be shipped: the slim one, or the masked one where no channel has left."""
+        return self.masked | (self.slim["facts"] if self.slim else {})
+
+    @cached_property
+    def epochs(self) -> list[dict[str, Any]]:
+        """What each epoch recorded."""
+        return [json.loads(line) for line in self.run.metrics.read_text().splitlines()]
+
+    @property
+    def train_macs(self) -> float:
+        """The mean over epochs of theoretical MACs relative to the dense network's."""
+        shares = [epoch["macs"]["theoretical"] / epoch["macs"]["dense"] for epoch in self.epochs]
+        return sum(shares) / len(shares)
+
+    def weight(self, layer: str) -> torch.Tensor:
+        """The weight of a layer in the network that would be shipped.
+
+        Raises:
+            Inapplicable: if the model has no such layer.
+        """
+        state = (self.slim or checkpoint.read(self.run.checkpoint))["state_dict"]
+        if f"{layer}.weight" not in state:
+            raise Inapplicable(f"{self.recipe.model.name} has no such layer")
+        found: torch.Tensor = state[f"{layer}.weight"]
+        return found
+
+    @cached_property
+    def prunability(self) -> dict[str, Any]:
+        """Accuracies of the masked network after one-shot pruning by every criterion (see `benchmarks.prunability`)."""
+        file, source = self.run.folder / "prunability.json", self.run.checkpoint
+        if not self.run.is_current(file):
+            settings = self.recipe.data
+            data = load_data(settings.name, root=settings.root, **settings.settings)
+            images = Images.of(self.recipe, data.train, data.test)
+            found = prunability(load_network(source), images, device=resolve_device(self.device))
+            write_json(file, found.to_dict())
+            self.run.record(file, parents=[source])
+        content: dict[str, Any] = json.loads(file.read_text())
+        return content
+
+    def speed(self, batch_size: int) -> Row:
+        """The network that would be shipped, timed by eager PyTorch in turn with its dense one where channels left."""
+        file = self.run.folder / f"bench-{batch_size}.json"
+        how = {"batch_size": batch_size, "budget_s": self.seconds, "device": self.device}
+        source = self.run.slim if self.slim else self.run.checkpoint
+        if not self.run.is_current(file, **how):
+            items = [write_dense(self.run), source] if self.slim else [source]
+            device = resolve_device(self.device)
+            bench(items, batch_sizes=(batch_size,), device=device, runtimes=("eager",), budget_s=self.seconds).save(file)
+            self.run.record(file, parents=[source], **how)
+        return Report.load(file).rows[-1]
