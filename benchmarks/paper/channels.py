@@ -55,23 +55,24 @@ LAYERS = {
 
 def table14() -> Table:
     """Amenable shares of ten layers in five settings."""
-    settings = _settings()
-    cells = []
-    for epochs, rows in published.TABLE14.items():
-        for row, numbers in rows.items():
-            setting, _, layer = row.partition(" ")
-            made, length = settings[setting]
-            for epoch, paper in zip(epochs, numbers.values(), strict=True):
-                measure = amenable("umm", "0.2", LAYERS.get(layer, layer), epoch=epoch, epochs=length)
-                cells.append(Cell(row=row, column=f"{epoch} epochs", training=made, measure=measure, paper=paper))
     return Table(
         title="Table 14: share of sparse amenable channels (UMM, v = 20 %)",
-        cells=tuple(cells),
+        cells=tuple(_table14()),
         notes=(
             "The paper states neither the method nor the sparsity; RigL at 90 % here.",
             "Shorter trainings are looked at after the same fraction of their epochs.",
         ),
     )
+
+
+def _table14() -> Iterator[Cell]:
+    settings = _settings()
+    numbers = [(row, int(epoch), paper) for row, cells in published.TABLE14.items() for epoch, paper in cells.items()]
+    for row, epoch, paper in sorted(numbers, key=lambda number: number[1]):
+        setting, _, layer = row.partition(" ")
+        made, length = settings[setting]
+        measure = amenable("umm", "0.2", LAYERS.get(layer, layer), epoch=epoch, epochs=length)
+        yield Cell(row=row, column=f"{epoch} epochs", training=made, measure=measure, paper=paper)
 
 
 def figure2() -> Table:

@@ -33,6 +33,7 @@ def document(
             "differs": differs(table, runner),
             "environment": environment(resolve_device(runner.device)),
             "command": list(command),
+            "columns": table.columns,
             "rows": _rows(table, runner, results),
             "trainings": {
                 each: _facts(found) for each, found in trainings.items() if not isinstance(found, Exception)
@@ -93,7 +94,7 @@ def _facts(trained: Trained) -> dict[str, Any]:
 
 def grid(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a document as text: ours, and the paper's in brackets."""
-    columns = list(dict.fromkeys(column for row in content["rows"] for column in row["cells"]))
+    columns = content["columns"]
     rows = [[row["row"], *(_text(row["cells"].get(column)) for column in columns)] for row in content["rows"]]
     return ["", *columns], rows
 

@@ -256,7 +256,7 @@ TABLE12 = grid(
 """As Table 5, ResNet-50 on ImageNet, batches of 2."""
 
 TABLE14 = {
-    (10, 20, 40, 100): grid(
+    **grid(
         """
         ResNet-32/CIFAR-100 blocks.3.conv1  | 0.23 0.38 0.38 0.63
         ResNet-32/CIFAR-100 blocks.6.conv1  | 0.16 0.19 0.28 0.32
@@ -265,7 +265,7 @@ TABLE14 = {
         """,
         ("10", "20", "40", "100"),
     ),
-    (5, 10, 20, 50): grid(
+    **grid(
         """
         ResNet-50/ImageNet layer3.1.conv2   | 0.14 0.18 0.21 0.33
         ResNet-50/ImageNet layer4.1.conv1   | 0.44 0.49 0.49 0.56
@@ -277,4 +277,4 @@ TABLE14 = {
         ("5", "10", "20", "50"),
     ),
 }
-"""The share of sparse amenable channels (UMM, v = 20 %), by the epochs at which it was looked at."""
+"""The share of sparse amenable channels (UMM, v = 20 %), by the epochs after which it was looked at."""

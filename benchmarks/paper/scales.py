@@ -30,8 +30,8 @@ def small_vit(embed_dim: int, num_heads: int) -> Model:
     """timm's ViT-Small with nine blocks of another width, four patches a side."""
 
     def sized(size: Extent) -> ModelSettings:
-        channels, side, _ = size.input_shape
-        own = {"img_size": side, "patch_size": max(1, side // 4), "in_chans": channels}
+        side = size.input_shape[1]
+        own = {"img_size": side, "patch_size": max(1, side // 4)}
         settings = {**own, "embed_dim": embed_dim, "depth": 9, "num_heads": num_heads}
         return ModelSettings(name="timm:vit_small_patch16_224", settings=settings)
 
@@ -160,7 +160,7 @@ SCALES: Registry[Scale] = Registry(
             batch_size=64,
             epochs=1,
             least_interval=4,
-            sparsity=0.9,
+            sparsity=0.8,
             amp="off",
             seconds=0.05,
         ),

@@ -117,13 +117,13 @@ def table15() -> Table:
 def _as_printed() -> Iterator[Cell]:
     """What is counted of a network with exactly the printed widths and zeros."""
     counted = {
-        "theoretical MACs": (lambda _: measures.table15_macs()["theoretical"], 0.37),
-        "executed MACs": (lambda _: measures.table15_macs()["executed"], 0.68),
-        "dense MACs (M)": (lambda _: measures.table15_macs()["dense"], 4100),
-        "channel sparsity": (lambda _: printed.channel_sparsity(), 0.4),
+        "theoretical MACs": (lambda _: measures.table15_macs()["theoretical"], 4, 0.37),
+        "executed MACs": (lambda _: measures.table15_macs()["executed"], 4, 0.68),
+        "dense MACs (M)": (lambda _: measures.table15_macs()["dense"], 0, 4100),
+        "channel sparsity": (lambda _: printed.channel_sparsity(), 4, 0.4),
     }
-    for column, (of, paper) in counted.items():
-        measure = Measure(f"{column}, counted", of, 4)
+    for column, (of, digits, paper) in counted.items():
+        measure = Measure(f"{column}, counted", of, digits)
         yield Cell(row="as printed", column=column, training=None, measure=measure, paper=Published(paper))
 
 
