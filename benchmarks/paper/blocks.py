@@ -8,7 +8,6 @@ from typing import Any
 
 from chase.benchmarks.paper.table import Training
 from chase.recipe import DataSettings, ModelSettings, Recipe, read
-from chase.sparse.method import Method
 from chase.sparse.methods import make
 
 CIFAR = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}
@@ -63,22 +62,18 @@ def vit() -> Recipe:
 def trained_by(recipe: Recipe, name: str, **settings: Any) -> Training:
     """The recipe with the method `name` in place of its own, and some settings of that changed.
 
-    Where channels leave, the recipe says when and how many stay at least; Chase and its variants also explore when the
-    recipe says so, all others as they do by default.
+    Chase and its variants take from the recipe when they explore, and when channels leave and how many stay at least;
+    methods that it is added to (+GACP) all but how often they explore; others what they need to lose channels.
     """
-    return Training(recipe=replace(recipe, method=method_for(recipe, name, **settings)))
-
-
-def method_for(recipe: Recipe, name: str, **settings: Any) -> Method:
-    """As `trained_by`, the method alone."""
-    chosen = make(name, **settings)
-    own: tuple[str, ...] = CHANNELS if chosen.prunes_channels else ()
+    own: tuple[str, ...] = ()
     if name.startswith("chase"):
-        own += EXPLORATION
+        own = (*CHANNELS, *EXPLORATION)
     elif name.endswith("-gacp"):
-        own += ("stop",)
+        own = (*CHANNELS, "stop")
+    elif make(name, **settings).prunes_channels:
+        own = CHANNELS
     paper = {each: getattr(recipe.method, each) for each in own}
-    return make(name, **{**paper, **settings})
+    return Training(recipe=replace(recipe, method=make(name, **{**paper, **settings})))
 
 
 def chase(recipe: Recipe, **settings: Any) -> Training:
