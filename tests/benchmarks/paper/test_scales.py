@@ -28,7 +28,7 @@ def test_what_is_counted_in_epochs_or_steps_shrinks_with_the_training() -> None:
 def test_longer_trainings_stay_longer_in_proportion() -> None:
     small = SCALES["small"]
 
-    assert [small.recipe(imagenet(longer)).training.epochs for longer in (False, True)] == [10, 15]
+    assert [small.recipe(imagenet(longer)).training.epochs for longer in (False, True)] == [5, 8]
 
 
 def test_intervals_have_a_least_length() -> None:
