@@ -45,6 +45,8 @@ def command(
     if list_tables:
         show_list(console, tables, runner)
         return
+    if data and runner.scale.data:
+        runner.loaded(runner.scale.data)  # what was named must be there; what the paper used may be missing
     documents = {name: stage(console, name, each, runner, scale) for name, each in tables.items()}
     console.result({"scale": scale, "tables": documents})
     _fail_if_any(documents)
@@ -78,23 +80,19 @@ def adapted(name: str, data: str | None, seeds: list[int] | None, epochs: int | 
     """A scale with what was named on the command line in place of its own.
 
     Raises:
-        UnknownName: if there is no such scale or data set.
+        UnknownName: if there is no such scale.
         RecipeError: if epochs is not positive.
-        DataError: if the data named is not there.
     """
-    from chase.benchmarks.paper.scales import SCALES, size_of
+    from chase.benchmarks.paper.scales import SCALES
     from chase.errors import RecipeError
     from chase.recipe import DataSettings
 
     scale = SCALES[name]
     if epochs is not None and epochs < 1:
         raise RecipeError(f"--epochs must be at least 1, not {epochs}")
-    settings = DataSettings(name=data) if data else scale.data
-    if data and settings:
-        size_of(settings)  # what was named must be there; what the paper used may be missing
     return replace(
         scale,
-        data=settings,
+        data=DataSettings(name=data) if data else scale.data,
         seeds=tuple(dict.fromkeys(seeds)) if seeds else scale.seeds,
         epochs=epochs or scale.epochs,
     )
@@ -146,12 +144,13 @@ def _fail_if_any(documents: dict[str, dict[str, Any]]) -> None:
 
 def show_list(console: Console, tables: dict[str, Table], runner: Runner) -> None:
     """The tables with the number of their cells and trainings; of a single one every cell with its first training."""
-    found = {
-        name: {"title": table.title, "cells": len(table.cells), "trainings": list(runner.trainings(table))}
+    trainings = {name: list(runner.trainings(table)) for name, table in tables.items()}
+    facts = {
+        name: {"title": table.title, "cells": len(table.cells), "trainings": trainings[name]}
         for name, table in tables.items()
     }
-    console.result({"tables": found})
-    counts = [(name, each["cells"], len(each["trainings"]), each["title"]) for name, each in found.items()]
+    console.result({"tables": facts})
+    counts = [(name, len(table.cells), len(trainings[name]), table.title) for name, table in tables.items()]
     console.table("the paper's tables", ("name", "cells", "trainings", "what it is"), counts)
     if len(tables) == 1:
         (table,) = tables.values()

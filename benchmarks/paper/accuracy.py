@@ -86,5 +86,3 @@ def table8() -> Table:
     """The channel pruning frequency ΔT."""
     cells = tuple(_by_setting(published.TABLE8, "channel_every", "ΔT", min_channel_ratio=0.5))
     return Table(title="Table 8: channel pruning frequency ΔT, CIFAR-100, S_c = 0.5, test accuracy (%)", cells=cells)
-
-

@@ -29,7 +29,7 @@ def shipped(name: str) -> Recipe:
 
 
 def cifar(model: str, data: str) -> Recipe:
-    """The recipe of Table 9 for a model; those that Table 9 lacks are trained as the ResNet-50 is (as VGG-19: VGG-16)."""
+    """The recipe of Table 9 for a model; those that it lacks are trained as its ResNet-50 is, VGG-16 as its VGG-19."""
     name = CIFAR[data]
     if model in ("VGG-19", "ResNet-50"):
         return shipped(f"{name}-{model.replace('-', '').lower()}")

@@ -1,4 +1,4 @@
-"""What the paper says of channels: Table 2 (one-shot pruning by each criterion), Table 14 and Fig. 2 (amenable ones)."""
+"""What the paper says of channels: Table 2 (one-shot pruning by criterion), Table 14 and Figure 2 (amenable ones)."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ def document(
             "command": list(command),
             "columns": table.columns,
             "rows": _rows(table, runner, results),
-            "trainings": {
-                each: _facts(found) for each, found in trainings.items() if not isinstance(found, Exception)
-            },
+            "trainings": {each: _facts(found) for each, found in trainings.items() if not isinstance(found, Exception)},
         }
     )
     return content
@@ -118,7 +116,8 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
     """What must be read with a table: how to read it, what differs, what is missing and why, notes."""
     cells = [(row["row"], column, cell) for row in content["rows"] for column, cell in row["cells"].items()]
     seeds = max((len(cell["seeds"]) for _, _, cell in cells), default=0)
-    lines = [f"Ours, at scale {content['scale']}, {seeds} {'seed' if seeds == 1 else 'seeds'}; in brackets the paper's."]
+    words = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    lines = [f"Ours, at scale {content['scale']}, {words}; in brackets the paper's."]
     lines += [f"Differs from the paper: {_pairs(name, pairs)}." for name, pairs in content["differs"].items()]
     lines += _reasons((f"{row}, {column}", cell["reason"]) for row, column, cell in cells if cell["reason"])
     lines += _reasons(

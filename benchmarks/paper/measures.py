@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from functools import cache
 
 import torch
@@ -97,8 +98,7 @@ def amenable(
         record = trained.epochs[math.ceil(epoch / epochs * here) - 1]["amenable"][metric][v]
         if layer is None:
             shares = list(record.values())
-            some = shares[math.floor(part[0] * len(shares)) : math.ceil(part[1] * len(shares))]
-            return sum(some) / len(some)
+            return statistics.fmean(shares[math.floor(part[0] * len(shares)) : math.ceil(part[1] * len(shares))])
         if layer not in record:
             raise Inapplicable(f"{trained.recipe.model.name} has no such layer")
         return float(record[layer])

@@ -1,8 +1,9 @@
 """The numbers that the paper (arXiv:2305.19454) prints, typed in once, table by table.
 
-A line is `label | values`, in the order of the table's columns: `93.85±0.05`, or `93.35` where no deviation is printed.
-`–` is a cell that the paper leaves empty, `?` one that is garbled in the text this was typed from. What follows `#` is a
-remark on every value of its line. Accuracies are top-1 in percent, FLOPs are relative to the dense network.
+A line is `label | values`, in the order of the table's columns: `93.85±0.05`, or `93.35` where no deviation is
+printed. `–` is a cell that the paper leaves empty, `?` one that is garbled in the text this was typed from. What
+follows `#` is a remark on every value of its line. Accuracies are top-1 in percent, FLOPs relative to the dense
+network's.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ TABLE5 = grid(
     """,
     TABLE5_COLUMNS,
 )
-"""90 % sparsity, one RTX 2080 Ti, float32: images per second, and ms a batch (of 128 on CIFAR-100, of 2 on ImageNet)."""
+"""90 % sparsity, RTX 2080 Ti, float32: images per second, and ms a batch (of 128 on CIFAR-100, of 2 on ImageNet)."""
 
 TABLE6 = {
     "VGG-19": grid(

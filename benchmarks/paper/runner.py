@@ -53,12 +53,18 @@ class Result:
     values: dict[int, Value]
 
 
+def sources() -> dict[str, Path]:
+    """The files of `CODE`, by their places in the package."""
+    folder = Path(chase.__file__).parent
+    return {path.relative_to(folder).as_posix(): path for pattern in CODE for path in sorted(folder.glob(pattern))}
+
+
 @cache
 def code() -> str:
-    """The SHA-256 of the sources in `CODE`."""
-    folder, digest = Path(chase.__file__).parent, hashlib.sha256()
-    for path in sorted(path for pattern in CODE for path in folder.glob(pattern)):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    """The SHA-256 of `sources`."""
+    digest = hashlib.sha256()
+    for name, path in sources().items():
+        digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -164,11 +170,15 @@ class Runner:
             recipe = replace(recipe, training=replace(recipe.training, teacher=teacher))
         run = Run(self.folder / name)
         watch = self.watch(name, sum(each in self.finished for each in self._names), len(self._names))
-        self.trainer(recipe, run, device=self.device, data=self._loaded(recipe.data), watch=watch)
+        self.trainer(recipe, run, device=self.device, data=self.loaded(recipe.data), watch=watch)
         return Trained(run, recipe, self.device, self.scale.seconds)
 
-    def _loaded(self, settings: DataSettings) -> Data:
-        """The data set; the last one is kept, since many trainings use the same."""
+    def loaded(self, settings: DataSettings) -> Data:
+        """A data set; the last one is kept, since many trainings use the same.
+
+        Raises:
+            DataError: if it is not here.
+        """
         only = DataSettings(name=settings.name, root=settings.root, settings=settings.settings)
         if self._data is None or self._data[0] != only:
             self._data = (only, load_data(only.name, root=only.root, **only.settings))

@@ -1,4 +1,4 @@
-"""What a table of the paper is: cells, each with the training it comes from, what is measured, and the printed number."""
+"""What a table of the paper is: cells, each with the training that it is of, what is measured, and what is printed."""
 
 from __future__ import annotations
 

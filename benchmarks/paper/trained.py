@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,8 +63,7 @@ class Trained:
     @property
     def train_macs(self) -> float:
         """The mean over epochs of theoretical MACs relative to the dense network's."""
-        shares = [epoch["macs"]["theoretical"] / epoch["macs"]["dense"] for epoch in self.epochs]
-        return sum(shares) / len(shares)
+        return statistics.fmean(epoch["macs"]["theoretical"] / epoch["macs"]["dense"] for epoch in self.epochs)
 
     def weight(self, layer: str) -> torch.Tensor:
         """The weight of a layer in the network that would be shipped.
@@ -98,7 +98,7 @@ class Trained:
         source = self.run.slim if self.slim else self.run.checkpoint
         if not self.run.is_current(file, **how):
             items = [write_dense(self.run), source] if self.slim else [source]
-            device = resolve_device(self.device)
-            bench(items, batch_sizes=(batch_size,), device=device, runtimes=("eager",), budget_s=self.seconds).save(file)
+            given: dict[str, Any] = {"device": resolve_device(self.device), "budget_s": self.seconds}
+            bench(items, batch_sizes=(batch_size,), runtimes=("eager",), **given).save(file)
             self.run.record(file, parents=[source], **how)
         return Report.load(file).rows[-1]

@@ -36,9 +36,7 @@ def test_a_table_is_shown_and_kept_as_json_and_markdown(chase: Chase, here: Path
     assert (here / "runs/paper/smoke/table5.md").read_text().startswith("## Table 5")
 
 
-def test_what_is_finished_is_not_repeated(
-    chase: Chase, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_finished_is_not_repeated(chase: Chase, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (json.loads(chase(*ONE, "--json", "--out", "out")[1])["tables"]["table5"] for _ in range(2))
     assert first["rows"] == second["rows"]
     assert first["trainings"] == second["trainings"]

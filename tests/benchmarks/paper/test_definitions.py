@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from chase.benchmarks.paper import TABLES
@@ -19,38 +21,43 @@ BEYOND = {"methods", "criteria", "baselines", "improvements"}
 PAPER = [name for name in TABLES if name not in BEYOND]
 
 
+@cache
+def built(name: str) -> Table:
+    return TABLES[name]()
+
+
 def recipes(table: Table) -> list[Recipe]:
     return [cell.training.recipe for cell in table.cells if cell.training]
 
 
 def training(table: str, row: str, column: str) -> Training:
-    (cell,) = [cell for cell in TABLES[table]().cells if (cell.row, cell.column) == (row, column)]
+    (cell,) = [cell for cell in built(table).cells if (cell.row, cell.column) == (row, column)]
     assert cell.training is not None
     return cell.training
 
 
 def test_every_table_and_figure_of_the_paper_is_there() -> None:
-    numbers = [2, 3, 4, 5, 6, 7, 8, 12, 14, 15]
+    tables = [f"table{number}" for number in (2, 3, 4, 5, 6, 7, 8, 12, 14, 15)]
 
-    assert PAPER == [*(f"table{number}" for number in numbers), *(f"figure{number}" for number in (2, 3, 4, 5))]
+    assert [*tables, "figure2", "figure3", "figure4", "figure5"] == PAPER
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_recipe_is_valid_and_survives_as_plain_data(name: str) -> None:
-    for recipe in recipes(TABLES[name]()):
+    for recipe in recipes(built(name)):
         assert Recipe.from_dict(recipe.to_dict(), source=name) == recipe
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_no_cell_is_defined_twice(name: str) -> None:
-    places = [(cell.row, cell.column) for cell in TABLES[name]().cells]
+    places = [(cell.row, cell.column) for cell in built(name).cells]
 
     assert len(places) == len(set(places))
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_have_printed_numbers_and_figures_say_that_they_have_none(name: str) -> None:
-    table = TABLES[name]()
+    table = built(name)
     printed = any(cell.paper for cell in table.cells)
 
     assert printed == name.startswith("table")
@@ -59,7 +66,7 @@ def test_tables_have_printed_numbers_and_figures_say_that_they_have_none(name: s
 
 @pytest.mark.parametrize("name", TABLES)
 def test_full_is_the_recipe_itself(name: str) -> None:
-    for recipe in recipes(TABLES[name]()):
+    for recipe in recipes(built(name)):
         assert SCALES["full"].recipe(recipe) == recipe
 
 
@@ -99,15 +106,15 @@ def test_tables_6_and_8_meet_at_one_setting() -> None:
 
 
 def test_every_method_is_trained_and_every_criterion_is_tried_at_once_and_gradually() -> None:
-    at_once = {cell.measure.name for cell in TABLES["table2"]().cells}
+    at_once = {cell.measure.name for cell in built("table2").cells}
 
-    assert {recipe.method.name for recipe in recipes(TABLES["methods"]())} == set(METHODS)
-    assert {recipe.method.criterion for recipe in recipes(TABLES["criteria"]())} == set(CHANNEL_SCORES)
+    assert {recipe.method.name for recipe in recipes(built("methods"))} == set(METHODS)
+    assert {recipe.method.criterion for recipe in recipes(built("criteria"))} == set(CHANNEL_SCORES)
     assert {prunability(name, share).name for name in CHANNEL_SCORES for share in (0.1, 0.2, 0.3)} <= at_once
 
 
 def test_baselines_are_as_long_as_chase_and_execute_as_many_macs() -> None:
-    cells = [cell for cell in TABLES["baselines"]().cells if cell.training]
+    cells = [cell for cell in built("baselines").cells if cell.training]
 
     for cell in cells:
         assert cell.training is not None

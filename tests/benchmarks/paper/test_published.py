@@ -68,7 +68,12 @@ def test_numbers_above_the_dense_network_are_marked() -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("93.85±0.05", Published(93.85, 0.05)), ("0.42", Published(0.42)), ("–", None), ("?", Published(None, None, GARBLED))],
+    [
+        ("93.85±0.05", Published(93.85, 0.05)),
+        ("0.42", Published(0.42)),
+        ("–", None),
+        ("?", Published(None, None, GARBLED)),
+    ],
 )
 def test_a_number_is_read_as_printed(text: str, found: Published | None) -> None:
     assert number(text) == found

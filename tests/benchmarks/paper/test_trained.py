@@ -20,7 +20,7 @@ def trained(folder: Path, **method: object) -> Trained:
         {
             "model": {"name": "vgg8", "width": 0.125},
             "data": {"name": "digits", "batch_size": 128, "validation": 0.0},
-            "method": {"sparsity": 0.5, "update_every": 4, "channel_every": 4, "round_to": 1, **method},
+            "method": {"sparsity": 0.9, "update_every": 4, "channel_every": 4, "round_to": 1, **method},
             "training": {"epochs": 2},
         }
     )
