@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chase.cli.console import Console
-from chase.cli.options import DeviceOption
+from chase.cli.options import DeviceOption, SetOption
 
 if TYPE_CHECKING:
     from chase.benchmarks.paper.runner import Runner
@@ -35,13 +35,14 @@ def command(
         int | None, typer.Option("--epochs", help="Of an ordinary training; 1.5× ones have half as many again.")
     ] = None,
     device: DeviceOption = "auto",
+    assign: SetOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Default: runs/paper/SCALE.")] = None,
     list_tables: Annotated[bool, typer.Option("--list", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Run the paper's tables and print our numbers beside its own."""
     console: Console = ctx.obj
     tables = chosen(table, only)
-    runner = _runner(console, adapted(scale, data, seed, epochs), out or Path("runs", "paper", scale), device)
+    runner = _runner(console, adapted(scale, data, seed, epochs, assign), out or Path("runs", "paper", scale), device)
     if list_tables:
         show_list(console, tables, runner)
         return
@@ -76,7 +77,9 @@ def chosen(name: str, only: str | None) -> dict[str, Table]:
     return left
 
 
-def adapted(name: str, data: str | None, seeds: list[int] | None, epochs: int | None) -> Scale:
+def adapted(
+    name: str, data: str | None, seeds: list[int] | None, epochs: int | None, assignments: list[str] | None = None
+) -> Scale:
     """A scale with what was named on the command line in place of its own.
 
     Raises:
@@ -95,6 +98,7 @@ def adapted(name: str, data: str | None, seeds: list[int] | None, epochs: int | 
         data=DataSettings(name=data) if data else scale.data,
         seeds=tuple(dict.fromkeys(seeds)) if seeds else scale.seeds,
         epochs=epochs or scale.epochs,
+        assignments=tuple(assignments or ()),
     )
 
 

@@ -12,7 +12,7 @@ from chase.benchmarks.paper.blocks import base_epochs
 from chase.benchmarks.paper.table import Training
 from chase.data.known import Extent, extent
 from chase.data.split import num_batches
-from chase.recipe import DataSettings, ModelSettings, Recipe, ScheduleSettings
+from chase.recipe import DataSettings, ModelSettings, Recipe, ScheduleSettings, override
 from chase.registry import Registry
 from chase.sparse.method import Method
 
@@ -51,6 +51,7 @@ class Scale:
     amp: the precision of the training.
     seeds: how often each training is run.
     seconds: for how long an artifact is timed.
+    assignments: key=value, in every recipe.
     """
 
     about: str
@@ -63,6 +64,7 @@ class Scale:
     amp: str | None = None
     seeds: tuple[int, ...] = (0,)
     seconds: float = 3.0
+    assignments: tuple[str, ...] = ()
 
     def training(self, made: Training) -> Training:
         """The training at this scale, with its teacher."""
@@ -78,13 +80,14 @@ class Scale:
         training = replace(paper.training, epochs=epochs, amp=self.amp or paper.training.amp)
         sized = replace(paper, data=data, training=training)
         model = self.models[paper.model.name](size_of(data)) if paper.model.name in self.models else paper.model
-        return replace(
+        ours = replace(
             sized,
             model=model,
             method=self._method(paper.method, _steps(sized) / _steps(paper), other=model != paper.model),
             optimizer=replace(paper.optimizer, lr=paper.optimizer.lr * data.batch_size / paper.data.batch_size),
             schedule=_schedule(paper.schedule, epochs / paper.training.epochs),
         )
+        return Recipe.from_dict(override(ours.to_dict(), self.assignments), source="-o") if self.assignments else ours
 
     def _data(self, paper: DataSettings) -> DataSettings:
         given = self.data or paper

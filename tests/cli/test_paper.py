@@ -112,6 +112,7 @@ def test_the_list_of_one_table_names_its_cells(chase: Chase) -> None:
         (("paper", "table3", "--scale", "smal"), "no scale named 'smal'; did you mean 'small'?"),
         (("paper", "table3", "--only", "VGG-91"), "no row or column matches --only 'VGG-91'"),
         (("paper", "table3", "--epochs", "0"), "--epochs must be at least 1, not 0"),
+        (("paper", "table3", "--list", "-o", "training.amb=bf16"), "-o: training.amb: no such setting"),
         (("paper", "table3", "--data", "cifar"), "no dataset named 'cifar'; did you mean 'cifar10'?"),
         (("paper", "table3", "--data", "cifar100", "--scale", "full"), "no intact CIFAR100"),
         (("paper", "table3", "--device", "gpu"), "device 'gpu' is not available here"),

@@ -43,6 +43,16 @@ def test_masks_that_never_change_never_change() -> None:
     assert SCALES["smoke"].recipe(recipe).method.update_every == 0
 
 
+def test_a_setting_of_every_recipe_is_one_of_the_differences() -> None:
+    recipe = cifar("VGG-19", "CIFAR-100")
+    scale = replace(SCALES["full"], assignments=("training.amp=bf16", "method.normalise=layer"))
+
+    ours = scale.recipe(recipe)
+
+    assert differences(recipe, ours) == {"method.normalise": ("none", "layer"), "training.amp": ("off", "bf16")}
+    assert replace(ours, method=recipe.method, training=recipe.training) == recipe
+
+
 def test_a_sparsity_of_0_stays_0() -> None:
     recipe = cifar("VGG-19", "CIFAR-100")
     dense, sparse = trained_by(recipe, "dense"), chase(recipe, sparsity=0.98)
