@@ -110,14 +110,8 @@ class Session:
         )
         self.amenable = Amenable(self.model, self.sparsifier.masks)
         self.dense_widths = {group.name: group.size for group in self.sparsifier.masks.groups}
-        self.training_cost = TrainingCost(
-            self.cost,
-            self.sparsifier.masks,
-            recipe.method,
-            batch_size=min(recipe.data.batch_size, len(self.train_split)),
-            step=lambda: self.sparsifier.step,
-        )
-        self.sparsifier.observers.append(self.training_cost)
+        images = min(recipe.data.batch_size, len(self.train_split))
+        self.training_cost = TrainingCost.watching(self.sparsifier, self.cost, batch_size=images)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
         self.samples = _samples(data)

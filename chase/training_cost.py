@@ -15,6 +15,7 @@ from chase.counting import Cost, Macs, masked_macs
 from chase.sparse.masks import Masks
 from chase.sparse.method import Method
 from chase.sparse.plan import Event
+from chase.sparse.sparsifier import Sparsifier
 
 PASSES = 3
 """Forward, gradient of the inputs, gradient of the weights."""
@@ -25,7 +26,7 @@ class TrainingCost:
 
     *theoretical* credits every zero; *gpu_supported* is the dense arithmetic on the shapes as they stand, which is what
     a GPU executes: channels that are only masked are still computed, those that were cut out (`Sparsifier.compact`) are
-    not; *dense* is a training of the dense network. Append it to `Sparsifier.observers`.
+    not; *dense* is a training of the dense network.
 
     Args:
         cost: of the dense network.
@@ -40,6 +41,13 @@ class TrainingCost:
         self._batch_size, self._step = batch_size, step
         self._counted, self._spent = 0, Macs(0, 0, 0)
         self._look()
+
+    @classmethod
+    def watching(cls, sparsifier: Sparsifier, cost: Cost, *, batch_size: int) -> TrainingCost:
+        """The account of the training that a Sparsifier watches, told of each of its events."""
+        found = cls(cost, sparsifier.masks, sparsifier.method, batch_size=batch_size, step=lambda: sparsifier.step)
+        sparsifier.observers.append(found)
+        return found
 
     def __call__(self, event: Event) -> None:
         """Take in an event of the plan, after which the masks are what they are now."""

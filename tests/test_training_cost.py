@@ -103,8 +103,7 @@ def test_channels_cost_a_gpu_until_they_are_cut_out() -> None:
     method = Chase(sparsity=0.5, channel_sparsity=0.5, update_every=0, channel_every=2, stop=0.5, round_to=1)
     sparse = Sparsifier(model, optimizer, method, steps=4, example=example)
     dense = cost(model, example)
-    found = TrainingCost(dense, sparse.masks, method, batch_size=1, step=lambda: sparse.step)
-    sparse.observers.append(found)
+    found = TrainingCost.watching(sparse, dense, batch_size=1)
     before = masked_macs(dense, sparse.masks)
 
     for step in range(3):  # the event follows the second one
