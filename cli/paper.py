@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chase.cli.console import Console
+from chase.cli.console import Advance, Console
 from chase.cli.options import DeviceOption, SetOption
 
 if TYPE_CHECKING:
-    from chase.benchmarks.paper.runner import Runner
+    from chase.benchmarks.paper.runner import Runner, Watcher
     from chase.benchmarks.paper.scales import Scale
     from chase.benchmarks.paper.table import Table
-    from chase.training import Watch
 
 
 def command(
@@ -42,7 +41,7 @@ def command(
     """Run the paper's tables and print our numbers beside its own."""
     console: Console = ctx.obj
     tables = chosen(table, only)
-    runner = _runner(console, adapted(scale, data, seed, epochs, assign), out or Path("runs", "paper", scale), device)
+    runner = _runner(adapted(scale, data, seed, epochs, assign), out or Path("runs", "paper", scale), device)
     if list_tables:
         show_list(console, tables, runner)
         return
@@ -102,17 +101,12 @@ def adapted(
     )
 
 
-def _runner(console: Console, scale: Scale, folder: Path, device: str) -> Runner:
+def _runner(scale: Scale, folder: Path, device: str) -> Runner:
     from chase.benchmarks.paper.runner import Runner
-    from chase.training import Watch, resolve_device
+    from chase.training import resolve_device
 
     resolve_device(device)
-
-    def watch(name: str, done: int, total: int) -> Watch:
-        console.say(f"training {done + 1} of {total}: {folder / name}")
-        return Watch()
-
-    return Runner(scale, folder, device=device, watch=watch)
+    return Runner(scale, folder, device=device)
 
 
 def stage(console: Console, name: str, table: Table, runner: Runner, scale: str) -> dict[str, Any]:
@@ -120,8 +114,10 @@ def stage(console: Console, name: str, table: Table, runner: Runner, scale: str)
     from chase.benchmarks.paper.document import document, grid, markdown, remarks
     from chase.files import atomic, write_json
 
+    with console.progress(name) as advance:
+        results = runner.run(table, watcher(console, advance))
     command = ["chase", *sys.argv[1:]]
-    content = document(name, table, runner, runner.run(table), scale=scale, command=command)
+    content = document(name, table, runner, results, scale=scale, command=command)
     write_json(runner.folder / f"{name}.json", content)
     with atomic(runner.folder / f"{name}.md") as temporary:
         temporary.write_text(markdown(content))
@@ -129,6 +125,17 @@ def stage(console: Console, name: str, table: Table, runner: Runner, scale: str)
     for line in remarks(content):
         console.say(line)
     return content
+
+
+def watcher(console: Console, advance: Advance) -> Watcher:
+    """What names each training and shows the progress of all trainings of a table, as if all had as many steps."""
+    from chase.training import Watch
+
+    def watch(name: str, done: int, total: int) -> Watch:
+        console.say(f"training {done + 1} of {total}: {name}")
+        return Watch(lambda step, steps: advance(done * steps + step, total * steps))
+
+    return watch
 
 
 def _fail_if_any(documents: dict[str, dict[str, Any]]) -> None:

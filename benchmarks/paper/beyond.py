@@ -109,4 +109,6 @@ def _improvements(recipe: Recipe) -> Iterator[tuple[str, Training]]:
 
 def _distilled(recipe: Recipe, teacher: Training) -> Training:
     """The recipe with half of its loss from the answers of a teacher."""
-    return Training(recipe=replace(recipe, training=replace(recipe.training, distillation=0.5)), teacher=teacher)
+    return Training(
+        recipe=replace(recipe, training=replace(recipe.training, distillation=0.5)), before={"teacher": teacher}
+    )

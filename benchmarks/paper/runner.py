@@ -21,6 +21,7 @@ from chase.errors import ChaseError, DataError, MissingDependency
 from chase.files import write_json
 from chase.recipe import DataSettings, Recipe
 from chase.run import Run
+from chase.slimming.stage import slim_checkpoint
 from chase.training import Epoch, Watch, train
 
 CODE = ("*.py", "data/*.py", "models/*.py", "slimming/**/*.py", "sparse/*.py")
@@ -34,6 +35,15 @@ class Trainer(Protocol):
     """What trains a recipe in the folder of a run, or continues there, or finds that it is done."""
 
     def __call__(self, recipe: Recipe, run: Run, *, device: str, data: Data, watch: Watch) -> None: ...
+
+
+Watcher = Callable[[str, int, int], Watch]
+"""Is told of each training its folder's name and (done, all) of the table's trainings; gives what watches its steps."""
+
+
+def unwatched(name: str, done: int, total: int) -> Watch:
+    """Nobody looks on."""
+    return Watch()
 
 
 @dataclass(frozen=True)
@@ -69,17 +79,31 @@ def code() -> str:
 
 
 def key(training: Training) -> str:
-    """What names a training: twelve hexadecimal digits of its recipe, its teacher's, and the code."""
+    """What names a training: twelve hexadecimal digits of its recipe, of those before it, and of the code."""
     blocks = {name: block for name, block in training.recipe.to_dict().items() if name not in ("name", "about")}
-    teacher = key(training.teacher) if training.teacher else None
-    return hashlib.sha256(json.dumps([blocks, teacher, code()], sort_keys=True).encode()).hexdigest()[:12]
+    before = {setting: key(each) for setting, each in training.before.items()} or None
+    return hashlib.sha256(json.dumps([blocks, before, code()], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def finish(recipe: Recipe, run: Run, *, device: str, data: Data, watch: Watch) -> None:
-    """Train, or continue what was interrupted, or find that it is done; how long it took is kept in seconds.json."""
+    """Train, or continue what was interrupted, or find that it is done, and slim what lost channels.
+
+    How long the training took is kept in seconds.json.
+
+    Raises:
+        EquivalenceError: if the slim network does not equal the masked one.
+        ChaseError: as `train`.
+    """
     begun = run.checkpoint.is_file() and run.recipe.is_file()
-    if begun and checkpoint.read(run.checkpoint)["facts"].get("test_accuracy") is not None:
-        return
+    if not begun or checkpoint.read(run.checkpoint)["facts"].get("test_accuracy") is None:
+        _train(recipe, run, begun, device=device, data=data, watch=watch)
+    grid = recipe.method.round_to
+    if checkpoint.read(run.checkpoint)["facts"]["channel_sparsity"] and not run.is_current(run.slim, round_to=grid):
+        slim_checkpoint(run.checkpoint, run.slim, round_to=grid)
+        run.record(run.slim, parents=[run.checkpoint], round_to=grid)
+
+
+def _train(recipe: Recipe, run: Run, begun: bool, *, device: str, data: Data, watch: Watch) -> None:
     start = time.perf_counter() - (seconds(run) or 0.0 if begun else 0.0)
 
     def on_epoch(epoch: Epoch) -> None:
@@ -103,21 +127,13 @@ class Runner:
         folder: where trainings lie.
         device: where to train and to time.
         trainer: what trains.
-        watch: told each training's folder, (done, all) of the table's trainings, and returns what watches its steps.
     """
 
-    def __init__(
-        self,
-        scale: Scale,
-        folder: Path,
-        *,
-        device: str = "auto",
-        trainer: Trainer = finish,
-        watch: Callable[[str, int, int], Watch] = lambda name, done, total: Watch(),
-    ) -> None:
-        self.scale, self.folder, self.device, self.trainer, self.watch = scale, folder, device, trainer, watch
+    def __init__(self, scale: Scale, folder: Path, *, device: str = "auto", trainer: Trainer = finish) -> None:
+        self.scale, self.folder, self.device, self.trainer = scale, folder, device, trainer
         self.finished: dict[str, Trained | Exception] = {}
         self._names: dict[str, Training] = {}
+        self._watch: Watcher = unwatched
         self._data: tuple[DataSettings, Data] | None = None
 
     def trainings(self, table: Table) -> dict[str, Training]:
@@ -128,11 +144,11 @@ class Runner:
 
     def scaled(self, training: Training, seed: int) -> Training:
         """A training at this scale."""
-        return self.scale.training(training).seeded(seed)
+        return training.with_recipes(self.scale.recipe).seeded(seed)
 
-    def run(self, table: Table) -> list[Result]:
+    def run(self, table: Table, watch: Watcher = unwatched) -> list[Result]:
         """Every cell of a table; what fails is in its values."""
-        self._names = self.trainings(table)
+        self._names, self._watch = self.trainings(table), watch
         return [Result(cell, {seed: self._value(cell, seed) for seed in self._seeds(cell)}) for cell in table.cells]
 
     def _seeds(self, cell: Cell) -> Sequence[int]:
@@ -164,12 +180,10 @@ class Runner:
         return found
 
     def _train(self, name: str, training: Training) -> Trained:
-        recipe = replace(training.recipe, name=name)
-        if training.teacher:
-            teacher = str(self.trained(training.teacher).run.checkpoint)
-            recipe = replace(recipe, training=replace(recipe.training, teacher=teacher))
-        run = Run(self.folder / name)
-        watch = self.watch(name, sum(each in self.finished for each in self._names), len(self._names))
+        before = {setting: str(self.trained(each).run.checkpoint) for setting, each in training.before.items()}
+        settings = replace(training.recipe.training, **before)  # type: ignore[arg-type]
+        recipe, run = replace(training.recipe, name=name, about="", training=settings), Run(self.folder / name)
+        watch = self._watch(name, sum(each in self.finished for each in self._names), len(self._names))
         self.trainer(recipe, run, device=self.device, data=self.loaded(recipe.data), watch=watch)
         return Trained(run, recipe, self.device, self.scale.seconds)
 

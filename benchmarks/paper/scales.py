@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from chase.benchmarks.paper.blocks import base_epochs
-from chase.benchmarks.paper.table import Training
 from chase.data.known import Extent, extent
 from chase.data.split import num_batches
 from chase.recipe import DataSettings, ModelSettings, Recipe, ScheduleSettings, override
@@ -17,7 +16,7 @@ from chase.registry import Registry
 from chase.sparse.method import Method
 
 Model = Callable[[Extent], ModelSettings]
-SILENT = ("name", "about", "training.seed", "training.teacher")
+SILENT = ("name", "about", "training.seed", "training.teacher", "training.start_from")
 """What may differ without being worth a word."""
 
 
@@ -65,10 +64,6 @@ class Scale:
     seeds: tuple[int, ...] = (0,)
     seconds: float = 3.0
     assignments: tuple[str, ...] = ()
-
-    def training(self, made: Training) -> Training:
-        """The training at this scale, with its teacher."""
-        return Training(recipe=self.recipe(made.recipe), teacher=made.teacher and self.training(made.teacher))
 
     def recipe(self, paper: Recipe) -> Recipe:
         """The recipe at this scale."""

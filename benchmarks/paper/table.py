@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chase.benchmarks.paper.published import Published
@@ -17,15 +17,22 @@ class Inapplicable(ChaseError):
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training: its recipe, and the training whose network is its teacher."""
+    """One training: its recipe, and the trainings that come before it.
+
+    `before` holds those by the setting of `TrainingSettings` that takes their checkpoint: teacher, start_from.
+    """
 
     recipe: Recipe
-    teacher: Training | None = None
+    before: Mapping[str, Training] = field(default_factory=dict)
+
+    def with_recipes(self, change: Callable[[Recipe], Recipe]) -> Training:
+        """The same with another recipe, and so are those that come before it."""
+        before = {setting: training.with_recipes(change) for setting, training in self.before.items()}
+        return Training(recipe=change(self.recipe), before=before)
 
     def seeded(self, seed: int) -> Training:
-        """The same with another seed, the teacher's too."""
-        recipe = replace(self.recipe, training=replace(self.recipe.training, seed=seed))
-        return Training(recipe=recipe, teacher=self.teacher and self.teacher.seeded(seed))
+        """The same with another seed."""
+        return self.with_recipes(lambda recipe: replace(recipe, training=replace(recipe.training, seed=seed)))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from chase.data import load_data
 from chase.files import write_json
 from chase.recipe import Recipe
 from chase.run import Run
-from chase.slimming.stage import slim_checkpoint
 from chase.training import resolve_device
 from chase.twin import write_dense
 
@@ -41,14 +40,8 @@ class Trained:
 
     @cached_property
     def slim(self) -> dict[str, Any] | None:
-        """The content of slim.pt, which is made and proved equivalent here; None where no channel has left."""
-        if not self.masked["channel_sparsity"]:
-            return None
-        grid = self.recipe.method.round_to
-        if not self.run.is_current(self.run.slim, round_to=grid):
-            slim_checkpoint(self.run.checkpoint, self.run.slim, round_to=grid)
-            self.run.record(self.run.slim, parents=[self.run.checkpoint], round_to=grid)
-        return checkpoint.read(self.run.slim)
+        """The content of slim.pt; None where no channel has left."""
+        return checkpoint.read(self.run.slim) if self.masked["channel_sparsity"] else None
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_a_table_is_shown_and_kept_as_json_and_markdown(chase: Chase, here: Path
 
     assert code == 0, err
     assert "(72.92 ± 0.31)" in out
-    assert "training 1 of 1: runs/paper/smoke/vgg8-rigl-" in err
+    assert "training 1 of 1: vgg8-rigl-" in err
     assert "Differs from the paper: model.name is vgg8 for vgg19." in err
     content = json.loads((here / "runs/paper/smoke/table5.json").read_text())
     (training,) = content["trainings"].values()

@@ -98,6 +98,13 @@ def test_figure_4_without_switches_is_rigl_but_for_when_it_explores() -> None:
     assert not method.prunes_channels
 
 
+def test_figure_5_also_starts_from_a_dense_network_that_was_trained() -> None:
+    made = training("figure5", "initial sparsity 0.0, pretrained", "accuracy")
+
+    assert made.recipe == training("figure5", "initial sparsity 0.0", "accuracy").recipe
+    assert made.before["start_from"].recipe.method == METHODS["dense"]
+
+
 def test_tables_6_and_8_meet_at_one_setting() -> None:
     for model in ("VGG-19", "ResNet-50"):
         for column in ("90 %", "95 %", "98 %"):

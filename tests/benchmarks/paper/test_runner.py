@@ -83,8 +83,8 @@ def test_another_recipe_or_other_code_is_another_training(monkeypatch: pytest.Mo
     named = replace(named, recipe=replace(named.recipe, name="other", about="The same."))
 
     assert key(one) == key(named) == key(one.seeded(0))
-    others = {key(one.seeded(1)), key(tiny(update_every=3)), key(replace(one, teacher=tiny("dense", sparsity=0.0)))}
-    assert len(others | {key(one)}) == 4
+    taught = replace(one, before={"teacher": tiny("dense", sparsity=0.0)})
+    assert len({key(each) for each in (one, taught, one.seeded(1), tiny(update_every=3))}) == 4
     before = key(one)
     monkeypatch.setattr(running, "code", lambda: "changed")
     assert key(one) != before
@@ -150,7 +150,7 @@ def test_what_is_counted_needs_no_training(tmp_path: Path) -> None:
 def test_a_teacher_is_trained_first_and_named_to_its_pupil(tmp_path: Path) -> None:
     notes = Notes()
     teacher = tiny("dense", sparsity=0.0)
-    pupil = replace(tiny(), teacher=teacher)
+    pupil = replace(tiny(), before={"teacher": teacher})
 
     runner_for(tmp_path, notes, seeds=(4,)).run(table(cell("a", pupil)))
 
@@ -166,9 +166,9 @@ def test_progress_counts_the_trainings_of_the_table(tmp_path: Path) -> None:
         told.append((done, total))
         return Watch()
 
-    runner = Runner(Scale(about=""), tmp_path, device="cpu", trainer=Notes(), watch=watch)
-    runner.run(table(cell("a", tiny()), cell("b", tiny("rigl"))))
-    runner.run(table(cell("a", tiny()), cell("b", tiny("set"))))
+    runner = runner_for(tmp_path, Notes())
+    runner.run(table(cell("a", tiny()), cell("b", tiny("rigl"))), watch)
+    runner.run(table(cell("a", tiny()), cell("b", tiny("set"))), watch)
 
     assert told == [(0, 2), (1, 2), (1, 2)]
 

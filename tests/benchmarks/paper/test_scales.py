@@ -62,10 +62,9 @@ def test_a_sparsity_of_0_stays_0() -> None:
 
 def test_a_teacher_is_scaled_too() -> None:
     recipe = cifar("VGG-19", "CIFAR-100")
-    made = replace(chase(recipe), teacher=trained_by(recipe, "dense"))
+    made = replace(chase(recipe), before={"teacher": trained_by(recipe, "dense")})
 
-    teacher = SCALES["smoke"].training(made).teacher
-    assert teacher is not None
+    teacher = made.with_recipes(SCALES["smoke"].recipe).before["teacher"]
     assert teacher.recipe == SCALES["smoke"].recipe(trained_by(recipe, "dense").recipe)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from chase.benchmarks.paper import measures
-from chase.benchmarks.paper.runner import Runner
+from chase.benchmarks.paper.runner import Runner, finish
 from chase.benchmarks.paper.scales import Scale
 from chase.benchmarks.paper.table import Inapplicable, Training
 from chase.benchmarks.paper.trained import Trained
+from chase.data import load_data
 from chase.recipe import Recipe
 from chase.sparse.criteria import CHANNEL_SCORES
+from chase.training import Watch
 
 
 def trained(folder: Path, **method: object) -> Trained:
@@ -42,6 +44,17 @@ def test_a_training_that_lost_channels_is_slimmed_and_proved(slim: Trained) -> N
     assert slim.slim["certificate"]["max_rel"] <= 1e-10
     assert measures.CHANNEL_SPARSITY.of(slim) == pytest.approx(0.5, abs=0.01)
     assert measures.TEST_MACS.of(slim) < measures.EXECUTED_MACS.of(slim) < 1
+
+
+def test_a_slim_network_that_was_lost_is_made_again_without_training(slim: Trained) -> None:
+    before, epochs = slim.run.slim.read_bytes(), list[int]()
+    slim.run.slim.unlink()
+
+    watch = Watch(on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    finish(slim.recipe, slim.run, device="cpu", data=load_data("digits"), watch=watch)
+
+    assert slim.run.slim.read_bytes() == before
+    assert epochs == []
 
 
 def test_executed_macs_are_those_of_the_slim_network(slim: Trained) -> None:
