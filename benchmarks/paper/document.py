@@ -17,6 +17,7 @@ from chase.benchmarks.schema import finite
 from chase.training import resolve_device
 
 EMPTY = "–"
+FACTS = ("test_accuracy", "sparsity", "channel_sparsity", "macs", "params", "training_macs")
 
 
 def document(
@@ -84,8 +85,7 @@ def _facts(trained: Trained) -> dict[str, Any]:
     return {
         "recipe": trained.recipe.to_dict(),
         "seconds": seconds(trained.run),
-        **{each: facts[each] for each in ("test_accuracy", "sparsity", "channel_sparsity", "macs", "params")},
-        "training_macs": facts.get("training_macs"),
+        **{each: facts[each] for each in FACTS},
         "certificate": trained.slim["certificate"] if trained.slim else None,
     }
 

@@ -31,8 +31,13 @@ PARAMETERS = Measure(
 
 
 def train_macs(length: float = 1.0) -> Measure:
-    """Theoretical MACs of the training relative to a dense one; `length` is that of the training (1.5 for 1.5×)."""
-    return Measure("theoretical training MACs, relative", lambda trained: length * trained.train_macs)
+    """Theoretical MACs of a training of some length (1.5 for 1.5×), relative to a dense training of length 1."""
+
+    def of(trained: Trained) -> float:
+        spent = trained.facts["training_macs"]
+        return length * float(spent["theoretical"] / spent["dense"])
+
+    return Measure("theoretical MACs of the training relative to a dense one", of)
 
 
 def latency(batch_size: int) -> Measure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -52,11 +51,6 @@ class Trained:
     def epochs(self) -> list[dict[str, Any]]:
         """What each epoch recorded."""
         return [json.loads(line) for line in self.run.metrics.read_text().splitlines()]
-
-    @property
-    def train_macs(self) -> float:
-        """The mean over epochs of theoretical MACs relative to the dense network's."""
-        return statistics.fmean(epoch["macs"]["theoretical"] / epoch["macs"]["dense"] for epoch in self.epochs)
 
     def weight(self, layer: str) -> torch.Tensor:
         """The weight of a layer in the network that would be shipped.
