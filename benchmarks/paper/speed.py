@@ -30,8 +30,8 @@ def table4() -> Table:
         title="Table 4: ResNet-50 on ImageNet, top-1 (%) and FLOPs relative to the dense network",
         cells=tuple(_table4()),
         notes=(
-            "FLOPs (train) are theoretical MACs of all passes, with dense gradients where growth needs them; 150 epochs "
-            "count 1.5 times.",
+            "FLOPs (train) are theoretical MACs of all passes, with dense gradients where growth needs them; 150 "
+            "epochs count 1.5 times.",
             "GPU FLOPs are the MACs that the slim network executes.",
         ),
     )
