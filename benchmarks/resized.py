@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chase.data.split import Batches, Split
+from chase.data.split import ALONE, Batches, Shard, Split
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,13 @@ class Resized:
         device: torch.device | str = "cpu",
         shuffle_seed: int | None = None,
         augment: bool = False,
+        start: int = 0,
+        shard: Shard = ALONE,
     ) -> Batches:
         """As `Split.batches`, with images float32 [b, c, *size]."""
-        given = self.split.batches(batch_size, device=device, shuffle_seed=shuffle_seed, augment=augment)
+        given = self.split.batches(
+            batch_size, device=device, shuffle_seed=shuffle_seed, augment=augment, start=start, shard=shard
+        )
         return ((resize(images, self.size), labels) for images, labels in given)
 
     def num_batches(self, batch_size: int, shuffled: bool) -> int:

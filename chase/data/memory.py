@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chase.data.split import Batches, Data, Normalise, epoch_generator, epoch_order, num_batches
+from chase.data.split import (
+    ALONE,
+    Batches,
+    Data,
+    Normalise,
+    Shard,
+    epoch_generator,
+    epoch_order,
+    num_batches,
+    portion,
+)
 from chase.errors import RecipeError
 
 PADDING_MODES = ("zero", "reflect")
@@ -99,6 +109,8 @@ class MemorySplit:
         device: torch.device | str = "cpu",
         shuffle_seed: int | None = None,
         augment: bool = False,
+        start: int = 0,
+        shard: Shard = ALONE,
     ) -> Batches:
         """Normalised images float32 [b, c, h, w] and labels int64 [b] on `device`; see `Split.batches`.
 
@@ -108,7 +120,9 @@ class MemorySplit:
         order = epoch_order(len(self), batch_size, generator)
         # Drawn on the CPU for the whole epoch: the same batches on every device, and one copy to it.
         draws = self._draw(len(order), generator) if augment else None
-        return self._iterate(self._indices[order], draws, batch_size, torch.device(device))
+        mine, size = portion(len(order), batch_size, start, shard)
+        draws = draws if draws is None else draws[:, mine]
+        return self._iterate(self._indices[order[mine]], draws, size, torch.device(device))
 
     def _draw(self, images: int, generator: torch.Generator | None) -> Tensor:
         """A row offset, a column offset and a flip (0 or 1) per image, int64 [3, images]."""

@@ -40,14 +40,20 @@ class Split(Protocol):
         device: torch.device | str = "cpu",
         shuffle_seed: int | None = None,
         augment: bool = False,
+        start: int = 0,
+        shard: Shard = ALONE,
     ) -> Batches:
         """Normalised images float32 [b, c, h, w] and labels int64 [b] on `device`.
 
         Without `shuffle_seed`: every image in order. With it: order and augmentation follow from the seed
         alone, and an incomplete last batch is dropped unless it is the only one (BatchNorm needs full ones).
 
+        `start` batches are left out, as if they had been seen already. Of each batch, the process `shard[0]` of
+        `shard[1]` gets its part, [b / shard[1], c, h, w].
+
         Raises:
-            RecipeError: if `batch_size` is not positive or `augment` has no seed to draw from.
+            RecipeError: if `batch_size` is not positive, `augment` has no seed to draw from, or the batches cannot be
+                divided among the processes.
         """
 
     def num_batches(self, batch_size: int, shuffled: bool) -> int:

@@ -102,6 +102,17 @@ def test_crops_of_large_images_follow_from_the_seed_not_from_the_workers(tmp_pat
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_large_images_can_be_entered_at_any_batch_and_shared(tmp_path: Path) -> None:
+    split = load_data("folder", root=str(tree(tmp_path, LARGE)), size=16, workers=0).train
+
+    _, (x, y) = split.batches(4, shuffle_seed=3, augment=True)
+    ((first, _),) = split.batches(4, shuffle_seed=3, augment=True, start=1, shard=(0, 2))
+    ((second, labels),) = split.batches(4, shuffle_seed=3, augment=True, start=1, shard=(1, 2))
+
+    assert torch.equal(torch.stack([first, second], 1).flatten(0, 1), x)
+    assert torch.equal(labels, y[1::2])
+
+
 def test_each_large_image_has_its_own_crop(tmp_path: Path) -> None:
     for part in ("train", "val"):
         for index in range(4):

@@ -169,3 +169,34 @@ def test_statistics_are_those_of_the_scaled_pixels() -> None:
     scaled = images[:, 0].double() / 255
     assert mean == pytest.approx((scaled.mean().item(), 0.2))
     assert std == pytest.approx((scaled.std(unbiased=False).item(), 1.0))
+
+
+def test_an_epoch_can_be_entered_at_any_batch() -> None:
+    images = split(pictures(23))
+
+    whole = list(images.batches(4, shuffle_seed=1, augment=True))
+    rest = list(images.batches(4, shuffle_seed=1, augment=True, start=3))
+
+    assert len(rest) == 2
+    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(whole[3:], rest, strict=True))
+    assert list(images.batches(4, shuffle_seed=1, start=5)) == []
+
+
+def test_processes_share_every_batch() -> None:
+    images = split(pictures(23))
+
+    whole = list(images.batches(6, shuffle_seed=1, augment=True, start=1))
+    shares = [list(images.batches(6, shuffle_seed=1, augment=True, start=1, shard=(rank, 3))) for rank in range(3)]
+
+    for number, (x, y) in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert torch.equal(torch.stack([part[0] for part in parts], 1).flatten(0, 1), x)
+        assert torch.equal(torch.stack([part[1] for part in parts], 1).flatten(), y)
+
+
+def test_batches_that_cannot_be_shared_are_refused() -> None:
+    images = split(pictures(23))
+
+    for size in (5, 46):  # 5 into 2; and the only batch has 23 images
+        with pytest.raises(RecipeError, match=rf"batches of {size} from .* divided among 2 processes; choose"):
+            images.batches(size, shuffle_seed=1, shard=(0, 2))
