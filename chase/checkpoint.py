@@ -109,8 +109,10 @@ def save(path: Path | str, *, kind: str, model: Mapping[str, Any], network: nn.M
     content.setdefault("state_dict", {} if "program" in model else network.state_dict())
     buffer = io.BytesIO()  # torch's own file writer can abort the process on a full disk
     torch.save({"format": FORMAT, "kind": kind, "model": dict(model), **content}, buffer)
-    with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())  # a machine that goes down must not leave a name without its content
 
 
 def read(path: Path | str, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what writers of `path` that were killed have left beside it; nobody may be writing it now."""
+    for litter in path.parent.glob(f".{path.name}.*.tmp"):
+        litter.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def staged(path: Path | str) -> Iterator[Path]:
     """The same name in a temporary folder beside `path`; all that lies there in the end moves to the folder of `path`.

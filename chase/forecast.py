@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chase.compaction import compactions, evenly, macs_if_even
 from chase.counting import Cost, cost_of, macs_at_widths
 from chase.data.known import Extent, extent, extent_of
 from chase.data.split import Data, num_batches
@@ -17,7 +18,6 @@ from chase.models import build_for
 from chase.recipe import Recipe
 from chase.slimming.groups import Group
 from chase.slimming.tracer import groups_of
-from chase.slimming.widths import filled, grid_of, spread
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.method import Method
@@ -49,6 +49,16 @@ def forecast(recipe: Recipe, *, data: Data | None = None) -> dict[str, Any]:
         "layers": _layers(model, recipe.method),
         "groups": [_group(group, recipe.method) for group in groups],
         "events": [asdict(event) for event in plan(recipe.method, steps)],
+        "compactions": list(
+            compactions(
+                recipe.training,
+                recipe.method,
+                steps,
+                model=model,
+                groups=candidates(groups, recipe.method),
+                cost=spent,
+            )
+        ),
         **_reachable(model, groups, spent, recipe.method),
         "unknown_operators": list(spent.unknown),
     }
@@ -78,14 +88,9 @@ def _group(group: Group, method: Method) -> dict[str, Any]:
         "name": group.name,
         "width": group.size,
         "floor": floor,
-        "lowest_width": int(_alive(group, floor, method).sum()),
+        "lowest_width": int(evenly((group,), method, {group.name: floor})[group.name].sum()),
         "stays_because": group.why_not(prune_skip=method.prune_skip, keep=method.keep),
     }
-
-
-def _alive(group: Group, channels: int, method: Method) -> Tensor:
-    """So many channels of a group, or as many more as its width grid asks for."""
-    return filled(group, spread(group, channels), grid=grid_of(method.round_to, group))
 
 
 def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method: Method) -> dict[str, Any]:
@@ -96,8 +101,8 @@ def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method:
         check_macs(Masks.dense(model, chosen), method, spent)
     layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}
     share = 1 - method.channel_sparsity if method.executed_macs is None else math.sqrt(method.executed_macs)
-    even = {group.name: _alive(group, round(group.size * share), method) for group in chosen}
-    lowest = {group.name: _alive(group, floors((group,), method)[group.name], method) for group in chosen}
+    (even,) = macs_if_even(model, chosen, spent, method, [share])
+    lowest = evenly(chosen, method, floors(chosen, method))
     return {
         "prunable_channels": sum(group.size for group in chosen),
         "channel_sparsity": {
@@ -108,7 +113,7 @@ def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method:
         "macs": {
             "dense": spent.macs,
             "theoretical_at_start": spent.macs_of(layers),
-            "gpu_supported_if_even": _macs_at(model, chosen, even, spent),
+            "gpu_supported_if_even": even,
             "gpu_supported_at_floors": _macs_at(model, chosen, lowest, spent),
         },
     }

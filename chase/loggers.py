@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from chase.epoch import Epoch
 from chase.errors import MissingDependency
 from chase.files import write_json
 from chase.pace import Progress
 from chase.recipe import Recipe
 from chase.registry import Registry
-from chase.session import Epoch
 
 Values = dict[str, float]
 

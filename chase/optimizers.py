@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from chase import schedules
-from chase.recipe import OptimizerSettings, ScheduleSettings
+from chase.settings import OptimizerSettings, ScheduleSettings
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:

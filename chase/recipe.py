@@ -5,124 +5,18 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from chase.errors import RecipeError, UnknownName
 from chase.registry import did_you_mean
+from chase.settings import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from chase.sparse.method import Method
 from chase.sparse.methods import METHODS
 
 Settings = TypeVar("Settings")
-
-
-def _positive(name: str, value: float, *, zero: bool = False) -> None:
-    if not (value > 0 or (value == 0 and zero)):
-        raise RecipeError(f"{name} must be {'at least' if zero else 'above'} 0, not {value}")
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UnknownName(f"{name}: nothing named {value!r}; {did_you_mean(value, known)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """A model's name (see `chase.models`) and its constructor's other arguments."""
-
-    name: str = "vgg8"
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """A data set's name or path (see `chase.data`), batch size, and the share held out for validation in [0, 1)."""
-
-    name: str = "digits"
-    root: str | None = None
-    batch_size: int = 64
-    validation: float = 0.1
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _positive("data.batch_size", self.batch_size)
-        if not 0 <= self.validation < 1:
-            raise RecipeError(f"data.validation must lie in [0, 1), not {self.validation}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """SGD or AdamW. `norm_decay=False` exempts norm parameters and biases from weight decay."""
-
-    name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 5e-4
-    norm_decay: bool = True
-
-    def __post_init__(self) -> None:
-        _one_of("optimizer.name", self.name, ("sgd", "adamw"))
-        _positive("optimizer.lr", self.lr)
-        _positive("optimizer.weight_decay", self.weight_decay, zero=True)
-        for name, value in (("momentum", self.momentum), ("betas", self.betas[0]), ("betas", self.betas[1])):
-            if not 0 <= value < 1:
-                raise RecipeError(f"optimizer.{name} must lie in [0, 1), not {value}")
-        if self.nesterov and not self.momentum:
-            raise RecipeError("optimizer.nesterov needs optimizer.momentum above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleSettings:
-    """The learning rate over the run: cosine (to 0), multistep (× gamma at each milestone epoch) or constant."""
-
-    name: str = "cosine"
-    milestones: tuple[float, ...] = ()
-    gamma: float = 0.1
-    warmup_epochs: float = 0.0
-
-    def __post_init__(self) -> None:
-        _one_of("schedule.name", self.name, ("cosine", "multistep", "constant"))
-        _positive("schedule.warmup_epochs", self.warmup_epochs, zero=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """The loop. `select` chooses the epoch that is kept: best on the validation split, or the last.
-
-    `start_from` is a checkpoint whose weights the training starts from, such as that of a dense training. `teacher` is
-    a checkpoint to distil from: `distillation` is the share of the loss that its outputs have, at `temperature`. Each
-    epoch records the shares of sparse amenable channels at `amenable_thresholds` (paper Fig. 2).
-    """
-
-    epochs: int = 30
-    seed: int = 0
-    label_smoothing: float = 0.0
-    amp: str = "off"
-    channels_last: bool = False
-    clip_norm: float | None = None
-    select: str = "best"
-    dense_twin: bool = False
-    start_from: str | None = None
-    teacher: str | None = None
-    distillation: float = 0.5
-    temperature: float = 4.0
-    amenable_thresholds: tuple[float, ...] = (0.0, 0.2, 0.3, 0.4)
-
-    def __post_init__(self) -> None:
-        _positive("training.epochs", self.epochs)
-        _positive("training.temperature", self.temperature)
-        if not 0 <= self.distillation <= 1:
-            raise RecipeError(f"training.distillation must lie in [0, 1], not {self.distillation}")
-        for threshold in self.amenable_thresholds:
-            _positive("training.amenable_thresholds", threshold, zero=True)
-        _one_of("training.amp", self.amp, ("off", "bf16", "fp16"))
-        _one_of("training.select", self.select, ("best", "last"))
-        if not 0 <= self.label_smoothing < 1:
-            raise RecipeError(f"training.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +102,7 @@ def coerce(default: Settings, values: Mapping[str, Any], where: str) -> Settings
                 raise RecipeError(f"{where}.settings must be a mapping, not {value!r}")
             extra.update(value if key == "settings" else {key: value})
             continue
-        if value is False and hints[key] is str:
+        if value is False and isinstance(getattr(default, key), str):
             value = "off"  # which is how YAML reads the word
         try:
             changes[key] = TypeAdapter(hints[key]).validate_python(value)

@@ -2,82 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from chase import checkpoint
+from chase import checkpoint, distributed
 from chase.checkpoint import InputSpec
+from chase.compaction import GRID, compactions
 from chase.counting import Params, cost_of, masked_macs, parameters
-from chase.data import Data, Split, class_balanced, epoch_seed
-from chase.distillation import Distillation, teacher_from
+from chase.data import Data, epoch_seed
+from chase.epoch import Epoch, Watch
 from chase.errors import ChaseError
+from chase.evaluation import evaluate
 from chase.models import build_for
 from chase.optimizers import build_optimizer, learning_rate
+from chase.preparation import distillation, labelled, samples, synchronised
 from chase.pretrained import take_weights
-from chase.recipe import Recipe, TrainingSettings
+from chase.recipe import Recipe
+from chase.session_state import state_of
+from chase.slimming.origin import Origin
 from chase.slimming.tracer import groups_of
 from chase.sparse.amenable import Amenable
-from chase.sparse.method import RANDOM
 from chase.sparse.plan import Event, stop_step
-from chase.sparse.saliency import Batch
 from chase.sparse.sparsifier import Sparsifier
+from chase.sparse.update import mix
+from chase.step import TrainingStep
 from chase.tracing import trace
 from chase.training_cost import TrainingCost
 
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did.
-
-    Accuracies are top-1 in percent; `macs` has the three columns per image, `amenable` the shares of sparse amenable
-    channels, {metric: {v: {layer: share}}}, and `group_sparsity` the removed share of each prunable group's channels.
-    """
-
-    epoch: int
-    step: int
-    lr: float
-    loss: float
-    validation_accuracy: float | None
-    sparsity: float
-    channel_sparsity: float
-    macs: dict[str, int]
-    events: list[dict[str, Any]]
-    images_per_second: float
-    amenable: dict[str, Any] = field(default_factory=dict)
-    group_sparsity: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What a caller wants to see while a training runs: after each step (done, all), and after each epoch."""
-
-    on_step: Callable[[int, int], None] = lambda done, steps: None
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, split: Split, *, device: torch.device, batch_size: int = 256) -> float:
-    """Top-1 accuracy in percent, in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    for x, y in split.batches(batch_size, device=device):
-        right += (model(x).argmax(1) == y).sum()
-    model.train(was_training)
-    return 100 * int(right) / len(split)
+LOOK_EVERY = 100
+"""Steps between two looks at the losses: each waits for the device."""
 
 
 class Session:
-    """A training in progress: everything that changes between two epochs."""
+    """A training in progress: everything that changes between two steps."""
 
     def __init__(self, recipe: Recipe, data: Data, device: torch.device) -> None:
         settings = recipe.training
@@ -93,7 +56,8 @@ class Session:
         self.cost, groups = cost_of(traced), groups_of(self.model, traced, example, freedoms=recipe.method.freedoms)
         if settings.start_from is not None:
             take_weights(self.model, settings.start_from)
-        self.distillation = _distillation(settings, self.input, device)
+        if settings.sync_batchnorm:
+            self.model = synchronised(self.model, device)
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, recipe.optimizer)
@@ -104,72 +68,116 @@ class Session:
             steps=self.steps,
             example=example,
             groups=groups,
-            batch=_labelled(recipe, self.train_split, device),
+            batch=labelled(recipe, self.train_split, device),
             cost=self.cost,
             seed=settings.seed,
         )
-        self.amenable = Amenable(self.model, self.sparsifier.masks)
-        self.dense_widths = {group.name: group.size for group in self.sparsifier.masks.groups}
+        self.sparsifier.observers.append(self._compare)
+        masks = self.sparsifier.masks
+        self.amenable, self.origin = Amenable(self.model, masks), Origin(self.model, masks)
+        self.dense_widths = masks.widths()
         images = min(recipe.data.batch_size, len(self.train_split))
         self.training_cost = TrainingCost.watching(self.sparsifier, self.cost, batch_size=images)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
-        self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-        self.samples = _samples(data)
-        self.epoch = 0
+        self.compactions = compactions(
+            settings, recipe.method, self.steps, model=self.model, groups=masks.groups, cost=self.cost
+        )
+        teacher = distillation(settings, self.input, device)
+        self.train_on = TrainingStep(self.model, self.optimizer, self.sparsifier, settings, device, teacher)
+        self.samples = samples(data)
+        self.epoch = self.batch = self.first_step = self.skipped = 0
+        self.losses = torch.zeros(self.per_epoch, device=device)
         self.best: dict[str, Any] | None = None
+        if distributed.rank():  # the same network everywhere, but not the same dropout
+            torch.manual_seed(mix(settings.seed, distributed.rank()))
+
+    @property
+    def done(self) -> int:
+        """Batches trained on so far."""
+        return self.epoch * self.per_epoch + self.batch
 
     @property
     def settled(self) -> bool:
         """Whether sparsity and channel sparsity have reached their targets, so that the network may be kept."""
         return self.sparsifier.step >= stop_step(self.recipe.method, self.steps) or not self.sparsifier.events
 
-    def run_epoch(self, watch: Watch) -> Epoch:
-        """Train one epoch and look at the validation split.
+    def rest_of_epoch(self, watch: Watch) -> Iterator[int]:
+        """Train on the batches that are left of the epoch; yields `done` after each, when the session may be saved.
 
         Raises:
-            ChaseError: if the loss is no longer finite.
+            ChaseError: if losses are not finite, or the masks of the processes differ.
         """
-        settings, start, first = self.recipe.training, time.perf_counter(), self.sparsifier.step
+        self._started, self._before = time.perf_counter(), self.batch
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        seed = epoch_seed(settings.seed, self.epoch)
         batches = self.train_split.batches(
-            self.recipe.data.batch_size, device=self.device, shuffle_seed=seed, augment=True
+            self.recipe.data.batch_size,
+            device=self.device,
+            shuffle_seed=epoch_seed(self.recipe.training.seed, self.epoch),
+            augment=True,
+            start=self.batch,
+            shard=(distributed.rank(), distributed.processes()),
         )
-        for index, (x, y) in enumerate(batches):
-            total += self._step(self.epoch * self.per_epoch + index, x, y)
-            watch.on_step(self.epoch * self.per_epoch + index + 1, self.steps)
-        loss = float(total) / self.per_epoch
-        seconds = time.perf_counter() - start
-        self.epoch += 1
-        if self.epoch == settings.epochs:
-            self.sparsifier.finish()
-        self.training_cost.look_again()
-        if not math.isfinite(loss):
-            raise ChaseError(f"the loss became {loss} in epoch {self.epoch}; lower optimizer.lr and train again")
-        return self._record(loss, first, len(self.train_split) / seconds)
+        for x, y in batches:
+            self._step(x, y)
+            watch.on_step(self.done, self.steps)
+            yield self.done
 
-    def _step(self, step: int, x: Tensor, y: Tensor) -> Tensor:
-        settings = self.recipe.training
-        rate = self._learning_rate(step)
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        rate, sparsifier = self._learning_rate(self.done), self.sparsifier
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if settings.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        before = sparsifier.step
+        self.losses[self.batch] = self.train_on(x, y)
+        self.batch += 1
+        if sparsifier.step > before and sparsifier.step in self.compactions:
+            self.compact()
+        if self.batch % LOOK_EVERY == 0:
+            self.finite_losses()
+
+    def _compare(self, event: Event) -> None:
+        """Make sure that all processes have decided alike."""
+        if distributed.processes() > 1:
+            distributed.check_same(f"the masks of step {event.step}", self.sparsifier.masks.digest())
+
+    def compact(self) -> None:
+        """Cut dead channels out of everything that trains; the training goes on as if they were masked."""
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, AMP.get(settings.amp), enabled=settings.amp != "off"):
-            logits = self.model(x)
-            loss: Tensor = self.loss(logits, y)
-            if self.distillation is not None:
-                loss = self.distillation(loss, logits, x)
-        self.scaler.scale(loss).backward()
-        if settings.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            self.sparsifier.mask_gradients()
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.detach()
+        average = self.train_on.average
+        self.sparsifier.compact(copies=[average.module] if average else [], round_to=GRID)
+        self.training_cost.look_again()
+        self.train_on.wrap()
+
+    def finite_losses(self) -> Tensor:
+        """The losses of the epoch's steps so far, the mean over processes; those of skipped steps are not finite.
+
+        Raises:
+            ChaseError: if more are not finite than may be skipped.
+        """
+        losses = distributed.mean(self.losses[: self.batch])
+        bad = (~losses.isfinite()).nonzero().flatten().tolist()
+        allowed = min(self.recipe.training.skip_nonfinite - self.skipped, self.per_epoch - 1)
+        if len(bad) > allowed:
+            raise ChaseError(
+                f"the loss became {float(losses[bad[allowed]])} in step {self.done - self.batch + bad[allowed] + 1} "
+                f"(epoch {self.epoch + 1}); lower optimizer.lr and train again"
+            )
+        return losses
+
+    def finish_epoch(self) -> Epoch:
+        """Close an epoch whose batches have all been trained on, and look at the validation split.
+
+        Raises:
+            ChaseError: if losses are not finite.
+        """
+        losses = self.finite_losses()
+        finite, seconds = losses[losses.isfinite()], time.perf_counter() - self._started
+        speed = (self.batch - self._before) * len(self.train_split) / self.per_epoch / seconds
+        first, self.skipped = self.first_step, self.skipped + len(losses) - len(finite)
+        self.epoch, self.batch = self.epoch + 1, 0
+        if self.epoch == self.recipe.training.epochs:
+            self.sparsifier.finish()
+        self.training_cost.look_again()
+        self.first_step = self.sparsifier.step
+        return self._record(float(finite.mean()), first, speed)
 
     def _learning_rate(self, step: int) -> float:
         recipe = self.recipe
@@ -177,11 +185,12 @@ class Session:
         return learning_rate(step, per_epoch=self.per_epoch, epochs=epochs, lr=lr, schedule=recipe.schedule)
 
     def _record(self, loss: float, first: int, speed: float) -> Epoch:
-        sparsifier, masks = self.sparsifier, self.sparsifier.masks
+        sparsifier, masks, network = self.sparsifier, self.sparsifier.masks, self._network()
         events = [
             _described(sparsifier.events[s]) for s in range(first + 1, sparsifier.step + 1) if s in sparsifier.events
         ]
-        accuracy = evaluate(self.model, self.validation, device=self.device) if len(self.validation) else None
+        distributed.copy_from_first_(network.buffers())
+        accuracy = evaluate(network, self.validation, device=self.device) if len(self.validation) else None
         sparse = self.recipe.method.masks_weights or self.recipe.method.prunes_channels
         return Epoch(
             epoch=self.epoch,
@@ -198,6 +207,12 @@ class Session:
             group_sparsity={name: 1 - width / self.dense_widths[name] for name, width in masks.widths().items()},
         )
 
+    def _network(self) -> nn.Module:
+        """What is validated and kept."""
+        if self.train_on.average:  # it remembers weights that have left
+            self.sparsifier.masks.apply_(self.train_on.average.module)
+        return self.train_on.network
+
     def keep_if_best(self, epoch: Epoch) -> None:
         """Hold a copy of the network if it is the one to keep so far."""
         last = self.recipe.training.select == "last" or epoch.validation_accuracy is None
@@ -205,10 +220,9 @@ class Session:
             self.best = self._snapshot(epoch.validation_accuracy)
 
     def _snapshot(self, validation_accuracy: float | None) -> dict[str, Any]:
-        """A copy of the network as it stands, with what is known of it."""
-        masks = self.sparsifier.masks
-        state = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
-        nonzero, stored = parameters(self.model)
+        """A copy of the network as it stands, at full size, with what is known of it."""
+        masks, network = self.sparsifier.masks, self._network()
+        stored = self.origin.parameters
         facts = {
             "epoch": self.epoch,
             "epochs": self.recipe.training.epochs,
@@ -216,42 +230,26 @@ class Session:
             "sparsity": masks.sparsity,
             "channel_sparsity": masks.channel_sparsity,
             "macs": masked_macs(self.cost, masks).to_dict(),
-            "params": Params(nonzero, stored, stored).to_dict(),
+            "params": Params(parameters(network)[0], stored, stored).to_dict(),
         }
-        return {"state_dict": state, "masks": masks.state_dict(), "facts": facts}
+        state = self.origin.full_state(network.state_dict())
+        return {"state_dict": state, "masks": self.origin.full_masks(), "facts": facts}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that continues the training, as plain data and tensors."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
-        return {
-            "epoch": self.epoch,
-            "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "sparsifier": self.sparsifier.state_dict(),
-            "amenable": self.amenable.state_dict(),
-            "training_cost": self.training_cost.state_dict(),
-            "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
-            "best": self.best,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self.epoch = state["epoch"]
-        self.model.load_state_dict(state["state_dict"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.sparsifier.load_state_dict(state["sparsifier"])
-        self.amenable.load_state_dict(state["amenable"])
-        self.training_cost.load_state_dict(state["training_cost"])
-        self.best = state["best"]
-        torch.set_rng_state(state["rng"]["cpu"])
-        if self.device.type == "cuda" and state["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    def test_accuracy(self) -> float:
+        """Of the kept network, on the test split, in percent."""
+        assert self.best is not None, "the last epoch is always settled"
+        last = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.origin.small_state(self.best["state_dict"]))
+        accuracy = evaluate(self.model, self.data.test, device=self.device)
+        self.model.load_state_dict(last)
+        return accuracy
 
     def save(self, path: Path, **facts: Any) -> None:
-        """Write the checkpoint: the network to keep, and the state of the training beside it."""
+        """Let the first process write the checkpoint: the network to keep, and the state of the training beside it."""
+        state = state_of(self)
         kept = self.best or self._snapshot(None)
+        if distributed.rank():
+            return
         checkpoint.save(
             path,
             kind="dense" if self.recipe.method.name == "dense" else "masked",
@@ -269,30 +267,8 @@ class Session:
                 "training_macs": self.training_cost.total().to_dict(),
                 **facts,
             },
-            training=self.state_dict(),
+            training=state,
         )
-
-
-def _labelled(recipe: Recipe, split: Split, device: torch.device) -> Batch | None:
-    """Ten training images of each class, which initial masks by saliency are measured on."""
-    if recipe.method.initial == RANDOM:
-        return None
-    return Batch(*class_balanced(split, seed=recipe.training.seed, device=device))
-
-
-def _distillation(settings: TrainingSettings, input: InputSpec, device: torch.device) -> Distillation | None:
-    """The loss by the teacher, if there is one."""
-    if settings.teacher is None:
-        return None
-    teacher = teacher_from(settings.teacher, classes=input.classes, shape=input.shape)
-    return Distillation(teacher, alpha=settings.distillation, temperature=settings.temperature).to(device)
-
-
-def _samples(data: Data) -> Tensor:
-    """A few real inputs that travel with the network, so that later stages can prove themselves on them."""
-    few = 16 if max(data.input_shape[1:]) <= 64 else 4
-    images, _ = next(data.test.subset(torch.arange(min(few, len(data.test)))).batches(few))
-    return images
 
 
 def _described(event: Event) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_report(str(error), error.exit_code, False))
     if folder is None and (named := os.environ.get("CHASE_RUN")):
         folder = Path(named)
-    console = Console(json="--json" in flags, quiet="--quiet" in flags, run=folder)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
+    console = Console(json="--json" in flags and first, quiet="--quiet" in flags or not first, run=folder)
     if "--trust-code" in flags:
         os.environ["CHASE_TRUST_CODE"] = "1"
     sys.exit(_run(arguments, console, debug="--debug" in flags))
@@ -127,7 +128,7 @@ def _run(arguments: list[str], console: Console, *, debug: bool) -> int:
             return _report(f"{error.format_message()}; see `chase --help`", 2, debug)
         return _report(f"{type(error).__name__}: {error}; run again with --debug and report it", 1, debug)
     if code == INTERRUPTED:  # what the command-line library makes of Ctrl-C
-        return _report("interrupted; a training continues from its last epoch with `chase train --resume`", code, False)
+        return _report("interrupted; a training continues where it stopped with `chase train --resume`", code, False)
     return code if isinstance(code, int) else 0
 
 

@@ -24,8 +24,9 @@ def splits(path: Path, data: str | None) -> tuple[Split, Split]:
 
     from chase.data import load_data
     from chase.errors import DataError, RecipeError
-    from chase.recipe import DataSettings, coerce
+    from chase.recipe import coerce
     from chase.runtimes import load_source
+    from chase.settings import DataSettings
 
     blocks = recipe_data(path)
     settings = coerce(DataSettings(), blocks, f"{path}: data") if blocks else DataSettings()

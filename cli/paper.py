@@ -87,7 +87,7 @@ def adapted(
     """
     from chase.benchmarks.paper.scales import SCALES
     from chase.errors import RecipeError
-    from chase.recipe import DataSettings
+    from chase.settings import DataSettings
 
     scale = SCALES[name]
     if epochs is not None and epochs < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from chase.cli.bench import Measuring
 from chase.cli.console import Console
 from chase.cli.options import DeviceOption, RecipeOption, RoundOption, SecondsOption, SetOption, build_recipe
+from chase.errors import RecipeError
 
 if TYPE_CHECKING:
     from chase.benchmarks import Report
@@ -39,6 +41,8 @@ def command(
     """Train, slim, export and measure, by one recipe."""
     from chase.slimming.widths import grid_from
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError("`chase run` works in one process; let torchrun start `chase train`, then run the rest")
     chosen = build_recipe(recipe, {}, assign)
     how = Measuring(tuple(batch_size) if batch_size else None, device=device, seconds=seconds)
     chain(ctx.obj, chosen, how, formats=format or FORMATS, round_to=grid_from(round_to))
@@ -93,7 +97,6 @@ def trained(console: Console, recipe: Recipe, run: Run, device: str) -> None:
     """Train, or continue, or find that it has been done."""
     from chase.checkpoint import read
     from chase.cli import train
-    from chase.errors import RecipeError
     from chase.recipe import Recipe as RecipeType
     from chase.recipe import read as read_recipe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import typer
 
 from chase.cli.console import Console, millions, percent
 from chase.cli.options import DeviceOption, RecipeOption, SetOption, build_recipe
+from chase.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from chase.pace import Progress
@@ -53,6 +55,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")] = False,
 ) -> None:
     """Train a network sparse, by a recipe."""
+    from chase import distributed
     from chase.slimming.widths import grid_from
 
     console: Console = ctx.obj
@@ -69,20 +72,20 @@ def command(
     }
     if resume:
         _refuse_settings({"recipe": recipe, "-o": assign, "dry-run": dry_run or None, **shortcuts})
-        resumed(console, device, log or ())
+        with distributed.joined():
+            resumed(console, device, log or ())
         return
     chosen = build_recipe(recipe, shortcuts, assign)
     if dry_run:
         show_forecast(console, chosen)
         return
-    run = new_run(console, chosen)
-    console.result(stage(console, chosen, run, device=device, log=log or ()))
+    with distributed.joined():
+        run, begun = distributed.from_first(run_for(console, chosen))
+        console.result(stage(console, chosen, run, device=device, resume=begun, log=log or ()))
 
 
 def _refuse_settings(given: dict[str, Any]) -> None:
     """A run is continued with its own recipe, so that the result is the same as without the break."""
-    from chase.errors import RecipeError
-
     extra = [name for name, value in given.items() if value is not None]
     if extra:
         raise RecipeError(f"--resume continues with the run's own recipe; leave out {', '.join(extra)}")
@@ -90,7 +93,6 @@ def _refuse_settings(given: dict[str, Any]) -> None:
 
 def resumed(console: Console, device: str, log: Sequence[str]) -> None:
     """Continue the current run with the recipe that it was started with."""
-    from chase.errors import CheckpointError
     from chase.recipe import Recipe, read
     from chase.run import current
 
@@ -101,9 +103,29 @@ def resumed(console: Console, device: str, log: Sequence[str]) -> None:
     console.result(stage(console, recipe, run, device=device, resume=True, log=log))
 
 
+def run_for(console: Console, recipe: Recipe) -> tuple[Run, bool]:
+    """The run to train in, and whether it has begun: torchrun starts the same command again when a process fails."""
+    from chase import distributed
+    from chase.run import current
+
+    if distributed.restarted():
+        with contextlib.suppress(CheckpointError):
+            run = current(console.run)
+            if unfinished(run, recipe):
+                return run, True
+    return new_run(console, recipe), False
+
+
+def unfinished(run: Run, recipe: Recipe) -> bool:
+    """Whether a run holds a training by `recipe` that was interrupted."""
+    from chase.checkpoint import read
+
+    content = read(run.checkpoint)
+    return content["recipe"] == recipe.to_dict() and "test_accuracy" not in content["facts"]
+
+
 def new_run(console: Console, recipe: Recipe) -> Run:
     """A folder that holds no run yet: --run DIR, else runs/<name>, runs/<name>-2, …"""
-    from chase.errors import RecipeError
     from chase.run import Run, fresh
 
     if console.run is None:
@@ -124,6 +146,7 @@ def stage(
     log: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train, and say what came of it."""
+    from chase import distributed
     from chase.checkpoint import read
     from chase.data import load_data
     from chase.forecast import forecast
@@ -131,11 +154,12 @@ def stage(
     from chase.pace import Pace
     from chase.training import Watch, train
 
-    data = load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
+    with distributed.in_turn():
+        data = load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
     summary = forecast(recipe, data=data)
     _announce(console, recipe, summary, run.folder)
-    pace = Pace()
-    with console.progress(f"training {recipe.name}") as advance, logging(log, run.folder, recipe) as record:
+    pace, shown = Pace(), () if distributed.rank() else log
+    with console.progress(f"training {recipe.name}") as advance, logging(shown, run.folder, recipe) as record:
 
         def on_step(done: int, steps: int) -> None:
             pace.step(done, steps)

@@ -108,3 +108,31 @@ def assert_nothing_masked_lives(sparse: Sparsifier) -> None:
 def capacity(masks: Masks) -> int:
     """Weights that the living channels have room for."""
     return sum(math.prod(shape) for shape in masks.shapes().values())
+
+
+class Double(nn.Module):
+    """Logits of images [n, 1, 8, 8], computed in float64: two convolutions that may lose channels, with a norm."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32)
+        self.two, self.fc = nn.Conv2d(32, 32, 3), nn.Linear(32, num_classes)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.one(x.double())).relu()
+        out: Tensor = self.fc(self.two(x).relu().mean((2, 3)))
+        return out
+
+
+class Plain(Double):
+    """The same without a norm, in float32: what it computes of an image does not depend on the others."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.norm = nn.Identity()  # type: ignore[assignment]
+        self.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.two(self.one(x).relu()).relu().mean((2, 3)))
+        return out

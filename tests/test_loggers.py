@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from chase.epoch import Epoch
 from chase.errors import MissingDependency, UnknownName
 from chase.loggers import LOGGERS, Values, logging, records
 from chase.pace import Progress
 from chase.recipe import Recipe
-from chase.session import Epoch
 
 RECIPE = Recipe.from_dict({"name": "mine", "data": "digits"})
 PROGRESS = Progress(seconds_left=60.0, speedup=1.5, since=1)

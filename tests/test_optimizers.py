@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from chase.optimizers import build_optimizer, learning_rate
-from chase.recipe import OptimizerSettings, ScheduleSettings
+from chase.settings import OptimizerSettings, ScheduleSettings
 
 
 def network() -> nn.Module:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from chase.errors import RecipeError, UnknownName
-from chase.recipe import ModelSettings, Recipe, override, read, shipped
+from chase.recipe import Recipe, override, read, shipped
+from chase.settings import ModelSettings
 
 SHIPPED = [
     "cifar10-resnet50",

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import torch
 
 from chase import checkpoint
 from chase.data import load_data
-from chase.errors import ChaseError, CheckpointError, RecipeError
+from chase.errors import ChaseError, CheckpointError, OutputError, RecipeError
 from chase.recipe import Recipe
 from chase.run import Run
 from chase.session import Session
@@ -70,6 +73,115 @@ def test_two_epochs_and_two_after_a_resume_are_four(blocks: dict[str, Any], tmp_
         assert ours_line | {"images_per_second": 0} == theirs_line | {"images_per_second": 0}
 
 
+WIDER: dict[str, Any] = {"width": 0.25}
+CUT: dict[str, Any] = {"compact": [0.3, 0.5], "checkpoint_every": 3, "checkpoint_minutes": 0}
+
+
+@pytest.mark.parametrize(
+    ("killed", "blocks"),
+    [
+        (1, {"training": CUT}),
+        (11, {"training": CUT, "optimizer": {"name": "adamw", "lr": 0.01}}),
+        (16, {"training": CUT | {"ema": 0.9, "accumulate": 2, "channels_last": True, "skip_nonfinite": 1}}),
+        (8, {"training": CUT | {"amp": "bf16", "clip_norm": 1.0}}),
+    ],
+    ids=["before anything was saved", "adamw", "everything", "clipped"],
+)
+def test_a_training_that_is_killed_within_an_epoch_resumes_to_the_same_bits(
+    killed: int, blocks: dict[str, Any], tmp_path: Path
+) -> None:
+    def stop(done: int, steps: int) -> None:
+        if done == killed:
+            raise Stop
+
+    chosen = recipe(model=WIDER, **blocks)
+    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+    train(chosen, whole, device="cpu")
+    with pytest.raises(Stop):
+        train(chosen, parts, device="cpu", watch=Watch(on_step=stop))
+
+    train(chosen, parts, device="cpu", resume=True)
+
+    ours, theirs = (checkpoint.read(run.checkpoint) for run in (whole, parts))
+    assert differences(ours, theirs) == []
+    assert any(len(units) < 16 for units in ours["training"]["kept"].values())
+    assert [json.loads(line)["epoch"] for line in parts.metrics.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """Where two values of plain data and tensors differ."""
+    if isinstance(ours, dict):
+        keys = [where] if ours.keys() != theirs.keys() else []
+        return keys + [path for key in ours for path in differences(ours[key], theirs[key], f"{where}.{key}")]
+    if isinstance(ours, list | tuple):
+        return [path for one, other in zip(ours, theirs, strict=True) for path in differences(one, other, where)]
+    same = torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
+    return [] if same else [where]
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_after_the_step_and_leaves(number: signal.Signals, tmp_path: Path) -> None:
+    def ask(done: int, steps: int) -> None:
+        if done == 6:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), Run(tmp_path), device="cpu", watch=Watch(on_step=ask))
+
+    state = checkpoint.read(tmp_path / "checkpoint.pt")["training"]
+    assert (state["epoch"], state["batch"], state["sparsifier"]["step"]) == (1, 2, 6)
+    assert signal.getsignal(number) is before
+
+
+def test_checkpoints_are_written_after_minutes_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 25))  # a step takes 25 seconds
+    monkeypatch.setattr("chase.training.time.monotonic", lambda: next(clock))
+    saved: list[int] = []
+    monkeypatch.setattr(Session, "save", lambda self, *args, **facts: saved.append(self.done))
+    monkeypatch.setattr(Run, "record", lambda *args, **facts: None)
+
+    train(recipe(training={"epochs": 2, "checkpoint_minutes": 1}), Run(tmp_path), device="cpu")
+
+    assert saved == [0, 3, 4, 7, 8, 8]  # at first, and after three looks at the clock, and after epochs and the end
+
+
+def test_litter_of_a_killed_writer_is_removed_on_resume(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(recipe(), Run(tmp_path), device="cpu", watch=stop_after(1))
+    (tmp_path / ".checkpoint.pt.4711.tmp").write_bytes(b"half")
+
+    train(recipe(), Run(tmp_path), device="cpu", resume=True)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint.pt",
+        "manifest.json",
+        "metrics.jsonl",
+        "recipe.yaml",
+    ]
+
+
+def test_a_full_disk_stops_the_training_and_the_last_checkpoint_resumes(tmp_path: Path) -> None:
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    train(recipe(), whole, device="cpu")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (run.checkpoint.stat().st_size // 2, limits[1]))
+
+    try:
+        with pytest.raises(OutputError, match="cannot write .*checkpoint.pt: File too large"):
+            train(recipe(), run, device="cpu", watch=Watch(on_epoch=fill))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoint.read(run.checkpoint)["training"]["epoch"] == 2
+    train(recipe(), run, device="cpu", resume=True)
+
+    assert differences(checkpoint.read(whole.checkpoint), checkpoint.read(run.checkpoint)) == []
+
+
 def test_a_resume_with_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(recipe(), Run(tmp_path), device="cpu", watch=stop_after(1))
@@ -83,7 +195,6 @@ def test_the_kept_epoch_is_the_best_on_validation_among_those_that_meet_the_targ
 ) -> None:
     scores = iter([99.0, 50.0, 70.0, 60.0, 12.5])  # four epochs on validation, then the kept network on the test split
     monkeypatch.setattr("chase.session.evaluate", lambda *args, **settings: next(scores))
-    monkeypatch.setattr("chase.training.evaluate", lambda *args, **settings: next(scores))
 
     path = train(recipe(), Run(tmp_path), device="cpu")
 
@@ -107,7 +218,7 @@ def test_the_last_epoch_is_kept_if_asked_for_or_without_a_validation_split(
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ChaseError, match=r"the loss became (nan|inf) in epoch \d; lower optimizer.lr"):
+    with pytest.raises(ChaseError, match=r"the loss became (nan|inf) in step \d \(epoch 1\); lower optimizer.lr"):
         train(recipe(optimizer={"lr": 1e30}), Run(tmp_path), device="cpu")
 
     state = checkpoint.read(tmp_path / "checkpoint.pt")["state_dict"]

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from chase.benchmarks.paper.table import Training
-from chase.recipe import DataSettings, ModelSettings, Recipe, read
+from chase.recipe import Recipe, read
+from chase.settings import DataSettings, ModelSettings
 from chase.sparse.methods import make
 
 CIFAR = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}

@@ -19,8 +19,9 @@ from chase.benchmarks.paper.trained import Trained
 from chase.data import Data, load_data
 from chase.errors import ChaseError, DataError, MissingDependency
 from chase.files import write_json
-from chase.recipe import DataSettings, Recipe
+from chase.recipe import Recipe
 from chase.run import Run
+from chase.settings import DataSettings
 from chase.slimming.stage import slim_checkpoint
 from chase.training import Epoch, Watch, train
 

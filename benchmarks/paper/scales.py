@@ -11,8 +11,9 @@ from typing import Any
 from chase.benchmarks.paper.blocks import base_epochs
 from chase.data.known import Extent, extent
 from chase.data.split import num_batches
-from chase.recipe import DataSettings, ModelSettings, Recipe, ScheduleSettings, override
+from chase.recipe import Recipe, override
 from chase.registry import Registry
+from chase.settings import DataSettings, ModelSettings, ScheduleSettings
 from chase.sparse.method import Method
 
 Model = Callable[[Extent], ModelSettings]

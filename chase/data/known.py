@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chase.data.catalog import load_data
 from chase.data.split import Data
-from chase.recipe import DataSettings
+from chase.settings import DataSettings
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ packed to bits.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -230,6 +231,14 @@ class Masks:
             "weights": {name: pack(mask) for name, mask in self.weights.items()},
             "alive": {name: pack(alive) for name, alive in self.alive.items()},
         }
+
+    def digest(self) -> str:
+        """A hash of which weights and channels live, 16 hexadecimal digits."""
+        content = hashlib.sha256()
+        for kind in self.state_dict().values():
+            for name, bits in sorted(kind.items()):
+                content.update(name.encode() + bits.numpy().tobytes())
+        return content.hexdigest()[:16]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over packed masks, in place.

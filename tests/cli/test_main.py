@@ -61,7 +61,7 @@ def test_ctrl_c_leaves_with_130_and_says_how_to_go_on(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("chase.session.Session.run_epoch", interrupted)
+    monkeypatch.setattr("chase.session.Session.rest_of_epoch", interrupted)
 
     code, _, err = chase("train", "--recipe", "tiny.yaml", "--quiet")
 

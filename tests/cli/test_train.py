@@ -60,7 +60,7 @@ def test_an_interrupt_signal_leaves_a_checkpoint_to_resume(empty: Path) -> None:
     _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert err.strip().endswith("a training continues from its last epoch with `chase train --resume`")
+    assert err.strip().endswith("a training continues where it stopped with `chase train --resume`")
     assert len(weights(empty / "runs/stopped")) > 0
 
 

@@ -8,7 +8,7 @@ from chase.data import known as module
 from chase.data import load_data
 from chase.data.known import Extent, extent
 from chase.errors import UnknownName
-from chase.recipe import DataSettings
+from chase.settings import DataSettings
 
 
 @pytest.mark.parametrize(

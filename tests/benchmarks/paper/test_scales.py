@@ -8,7 +8,7 @@ import pytest
 
 from chase.benchmarks.paper.blocks import chase, cifar, imagenet, trained_by, vit
 from chase.benchmarks.paper.scales import SCALES, Scale, differences, same
-from chase.recipe import DataSettings
+from chase.settings import DataSettings
 
 SMALL = Scale(about="", models={"vgg19": same("vgg8", width=0.5)}, epochs=16, batch_size=64, amp="off")
 

@@ -1,0 +1,5 @@
+"""python -m chase.cli: the command line, for launchers such as torchrun."""
+
+from chase.cli import main
+
+main()
