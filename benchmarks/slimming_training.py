@@ -63,7 +63,7 @@ class Copy:
     """A network in training, masked or compacted."""
 
     def __init__(self, model: nn.Module, method: Method) -> None:
-        self.model = model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.train().to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
         example = torch.zeros(1, 3, 32, 32)
         self.sparsifier = Sparsifier(model, self.optimizer, method, steps=STEPS, example=example)
