@@ -62,7 +62,8 @@ class Death:
 
 
 def go_on(run: Run, steps: Any) -> None:
-    """Train in `run` from wherever it stands, counting in shared memory."""
+    """Train in `run` from wherever it stands, on one thread, counting steps in shared memory."""
+    torch.set_num_threads(1)
 
     def count(done: int, of: int) -> None:
         steps.value += 1
@@ -73,12 +74,14 @@ def go_on(run: Run, steps: Any) -> None:
 def lived(run: Run, death: Death | None) -> bool:
     """Whether a process that trains in `run` was done before its death.
 
-    It is forked, so that it trains at once; on a CPU with one thread that is safe.
+    It is forked from a server that has imported everything and computed nothing, so that it trains at once: torch's
+    thread pools do not survive a fork.
 
     Raises:
         GateError: if it failed by itself.
     """
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["chase.training"])
     steps = context.Value("i", 0)
     process = context.Process(target=go_on, args=(run, steps))
     process.start()
@@ -145,7 +148,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = survive(Path(folder), args.kills, seed=args.seed)
     command = ["python", "-m", "chase.benchmarks.survival", *(sys.argv[1:] if argv is None else argv)]
