@@ -71,7 +71,7 @@ _CATALOG: dict[str, tuple[str, dict[str, Any]]] = {
             "channel_scope": "layer",
             "channel_start": 0.5,
             "stop": 0.6,
-            **_HALF,
+            "executed_macs": 0.5,
         },
     ),
 }

@@ -17,6 +17,9 @@ EPOCH = 500  # steps; CIFAR at batch 100
 PAPER = {"update_every": 1000, "channel_offset": 500, "stop": 0.8125, "round_to": 1}
 
 
+HALF: dict[str, Any] = {"channel_sparsity": 0.5, "executed_macs": None}
+
+
 def channel_targets(method: Method, steps: int) -> dict[int, float]:
     return {event.step: event.channel_sparsity for event in plan(method, steps) if event.channel_sparsity is not None}
 
@@ -227,13 +230,13 @@ def test_a_wrong_setting_is_named_with_its_value(values: dict[str, Any], message
 
 
 def test_channels_leave_at_once_where_the_start_is_the_stop() -> None:
-    method = make("prune-finetune", channel_start=0.5, stop=0.5)
+    method = make("prune-finetune", **HALF, channel_start=0.5, stop=0.5)
 
     assert plan(method, 200) == (Event(100, 0.5),)
 
 
 def test_channels_leave_between_start_and_stop_along_eq_3() -> None:
-    method = make("prune-finetune", channel_start=0.5, stop=0.75, channel_every=10)
+    method = make("prune-finetune", **HALF, channel_start=0.5, stop=0.75, channel_every=10)
 
     found = channel_targets(method, 200)
 

@@ -18,6 +18,7 @@ from chase.slimming.network import cut
 from chase.sparse import Chase, Masks, Method, Sparsifier, make
 
 EXAMPLE = batch(0)[0][:1]
+HALF: dict[str, Any] = {"channel_sparsity": 0.5, "executed_macs": None}
 OFTEN: dict[str, Any] = {"round_to": 1, "update_every": 2, "channel_every": 2, "stop": 1.0}
 
 
@@ -94,7 +95,9 @@ def test_normalised_by_layer_a_small_layer_does_not_lose_everything() -> None:
     """`wide` is scaled down: raw magnitudes take its channels first, relative ones do not."""
     found = {}
     for normalise in ("none", "layer"):
-        method = make("prune-finetune", criterion="umm", channel_scope="global", normalise=normalise, round_to=1)
+        method = make(
+            "prune-finetune", **HALF, criterion="umm", channel_scope="global", normalise=normalise, round_to=1
+        )
         net, optimizer, sparse = start(method.with_(channel_start=0.5, stop=0.5, min_channel_ratio=0.0), steps=2)
         with torch.no_grad():
             net.get_parameter("wide.weight").mul_(1e-3)
@@ -111,7 +114,7 @@ def test_by_macs_expensive_channels_leave_first() -> None:
     """A channel of conv1 executes 5184 MACs, one of wide 293."""
     found = {}
     for normalise in ("layer", "macs"):
-        method = make("prune-finetune", criterion="l1", channel_scope="global", normalise=normalise, round_to=1)
+        method = make("prune-finetune", **HALF, criterion="l1", channel_scope="global", normalise=normalise, round_to=1)
         sparse = train(method.with_(channel_sparsity=0.25, min_channel_ratio=0.0), steps=12)
         found[normalise] = masked_macs(cost(sparse.model, EXAMPLE), sparse.masks).gpu_supported
 
@@ -119,7 +122,7 @@ def test_by_macs_expensive_channels_leave_first() -> None:
 
 
 def test_by_layer_every_group_loses_its_share() -> None:
-    sparse = train(make("prune-finetune", round_to=1, criterion="l2"))
+    sparse = train(make("prune-finetune", **HALF, round_to=1, criterion="l2"))
 
     assert shares(sparse) == {"conv1": 0.5, "wide": 0.5}
 
