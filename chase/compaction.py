@@ -18,8 +18,8 @@ from chase.sparse.plan import Event, plan
 GRID = 8
 """The widths that a compacted training has are multiples of it: kernels of GPUs ask for that, and it is exact."""
 PRICE, PRICE_COMPILED = 50, 5000
-"""Dense training steps that one compaction costs: cutting weights and optimizer state takes about one on a CPU, but
-allocators and kernel choices start anew on a GPU; `torch.compile` compiles for a minute or more."""
+"""Dense training steps that one compaction is taken to cost: cutting weights and optimizer state takes less than one on
+a CPU, but allocators and kernel choices start anew on a GPU; `torch.compile` compiles for a minute or more."""
 CANDIDATES = 64
 
 

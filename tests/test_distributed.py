@@ -96,7 +96,11 @@ def launched(folder: Path, *command: str) -> list[tuple[int, str]]:
         )
         for rank in ("0", "1")
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 
 

@@ -52,7 +52,7 @@ def test_a_replay_ends_at_half_of_the_channels(
     shares = [each["macs_ratio"] for each in found["rows"]]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
-    assert 0.2 < shares[-1] < 0.6
+    assert 0.1 < shares[-1] < 0.6
     assert 3 <= found["compactions"] == len(found["rows"]) - 1 <= 6
 
 
