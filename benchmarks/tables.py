@@ -8,11 +8,14 @@ What stands between `<!-- results: NAME -->` and `<!-- end -->` is replaced by t
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from chase.benchmarks.paper.document import cells, made
 from chase.benchmarks.report import Report, Row
 from chase.errors import ChaseError, CheckpointError, RecipeError
 from chase.files import atomic
@@ -29,7 +32,7 @@ def newest(what: str, results: Path = ROOT / "benchmarks" / "results") -> Path:
     """
     found = sorted(results.glob(f"cpu/????-??-??-{what}.json"))
     if not found:
-        raise CheckpointError(f"no results {what!r} in {results}; make them with python -m chase.benchmarks.{what}")
+        raise CheckpointError(f"no results {what!r} in {results}; make and publish them first")
     return found[-1]
 
 
@@ -57,7 +60,17 @@ def _line(row: Row) -> str:
     return f"| {' | '.join((*cells, promised, gained, found['verdict']))} |"
 
 
-TABLES: dict[str, Callable[[Report], str]] = {"shapes": shapes, "shapes-resnet50": shapes}
+def paper(content: Mapping[str, Any]) -> str:
+    """A table of `chase paper` in Markdown, with the command that made it above."""
+    return "\n".join([f"{made(content)}:", "", *cells(content)])
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    **dict.fromkeys(("shapes", "shapes-resnet50"), lambda path: shapes(Report.load(path))),
+    **dict.fromkeys(
+        ("paper-table2", "paper-baselines", "paper-improvements"), lambda path: paper(json.loads(path.read_text()))
+    ),
+}
 
 
 def rewritten(text: str, table: Callable[[str], str]) -> str:
@@ -74,7 +87,7 @@ def published(name: str) -> str:
     """
     if name not in TABLES:
         raise RecipeError(f"no table named {name!r}; known: {', '.join(TABLES)}")
-    return TABLES[name](Report.load(newest(name)))
+    return TABLES[name](newest(name))
 
 
 def main() -> None:

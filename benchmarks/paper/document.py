@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -145,10 +146,19 @@ def _reasons(found: Iterable[tuple[str, str]]) -> list[str]:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The document as Markdown."""
+    words = [f"- {line}" for line in [*remarks(content), f"{made(content)}."]]
+    return "\n".join([f"## {content['title']}", "", *cells(content), "", *words, ""])
+
+
+def cells(content: Mapping[str, Any]) -> list[str]:
+    """The lines of the table itself in Markdown."""
     columns, rows = grid(content)
     head = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
-    body = [f"| {' | '.join(row)} |" for row in rows]
+    return [*head, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def made(content: Mapping[str, Any]) -> str:
+    """By which command, where and when the numbers were made."""
     facts = content["environment"]
-    made = f"`{' '.join(content['command'])}` on {facts['cpu']}, torch {facts['torch']}, {facts['date'][:10]}."
-    words = [f"- {line}" for line in [*remarks(content), made]]
-    return "\n".join([f"## {content['title']}", "", *head, *body, "", *words, ""])
+    command = shlex.join(content["command"])
+    return f"`{command}` on {facts['cpu']}, torch {facts['torch']}, {facts['date'][:10]}"

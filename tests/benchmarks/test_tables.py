@@ -6,7 +6,7 @@ import pytest
 from small_reports import ENVIRONMENT, gained, slim_row
 
 from chase.benchmarks.report import Report
-from chase.benchmarks.tables import ROOT, newest, published, rewritten, shapes
+from chase.benchmarks.tables import ROOT, newest, paper, published, rewritten, shapes
 from chase.errors import CheckpointError, RecipeError
 
 
@@ -49,6 +49,24 @@ def test_the_newest_results_are_taken(tmp_path: Path) -> None:
     assert newest("shapes", tmp_path).name == "2026-10-01-shapes.json"
     with pytest.raises(CheckpointError, match="no results 'overhead'"):
         newest("overhead", tmp_path)
+
+
+def test_a_table_of_the_paper_says_what_made_it_and_has_a_line_for_every_row() -> None:
+    cell = {"digits": 1, "failed": False, "mean": 28.0, "std": None, "paper": None}
+    content = {
+        "columns": ["accuracy", "executed MACs"],
+        "rows": [{"row": "Chase", "cells": {"accuracy": cell | {"std": 0.25}, "executed MACs": cell | {"digits": 2}}}],
+        "command": ["chase", "paper", "improvements", "--only", "vgg-19: *"],
+        "environment": {"cpu": "A Processor", "torch": "2.9.0", "date": "2026-01-02T03:04:05"},
+    }
+
+    assert paper(content).splitlines() == [
+        "`chase paper improvements --only 'vgg-19: *'` on A Processor, torch 2.9.0, 2026-01-02:",
+        "",
+        "|  | accuracy | executed MACs |",
+        "|---|--:|--:|",
+        "| Chase | 28.0 ± 0.2 | 28.00 |",
+    ]
 
 
 def test_an_unknown_table_is_refused() -> None:
