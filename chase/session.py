@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -208,10 +209,12 @@ class Session:
         )
 
     def _network(self) -> nn.Module:
-        """What is validated and kept."""
-        if self.train_on.average:  # it remembers weights that have left
-            self.sparsifier.masks.apply_(self.train_on.average.module)
-        return self.train_on.network
+        """What is validated and kept: of an average a copy, since it remembers weights that have left and may return."""
+        if not self.train_on.average:
+            return self.model
+        network = copy.deepcopy(self.train_on.average.module)
+        self.sparsifier.masks.apply_(network)
+        return network
 
     def keep_if_best(self, epoch: Epoch) -> None:
         """Hold a copy of the network if it is the one to keep so far."""

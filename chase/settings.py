@@ -127,6 +127,8 @@ class TrainingSettings:
             _positive(f"training.{name}", getattr(self, name))
         for name in ("skip_nonfinite", "checkpoint_every", "checkpoint_minutes"):
             _positive(f"training.{name}", getattr(self, name), zero=True)
+        if not 0 <= self.seed < 2**63:
+            raise RecipeError(f"training.seed must lie in [0, 2⁶³), not {self.seed}")
         if not 0 <= self.distillation <= 1:
             raise RecipeError(f"training.distillation must lie in [0, 1], not {self.distillation}")
         for threshold in self.amenable_thresholds:

@@ -67,12 +67,17 @@ class TrainingCost:
 
     def state_dict(self) -> dict[str, Any]:
         """What continues the account, as plain data."""
-        return {"steps": self._counted, "macs": self._spent.to_dict()}
+        return {
+            "steps": self._counted,
+            "macs": self._spent.to_dict(),
+            "now": self._now.to_dict(),
+            "executed": self._executed,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; load the masks before."""
+        """Continue where `state_dict` was taken."""
         self._counted, self._spent = state["steps"], Macs(**state["macs"])
-        self._look()
+        self._now, self._executed = Macs(**state["now"]), state["executed"]  # masks may have moved since, under Deep-R
 
     def _look(self) -> None:
         """Count what a forward pass costs from now on."""

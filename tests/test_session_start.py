@@ -71,6 +71,8 @@ def test_a_teacher_that_has_all_of_the_loss_is_imitated(dense: Path, tmp_path: P
     ("training", "message"),
     [
         ({"distillation": 1.5}, r"training.distillation must lie in \[0, 1\], not 1.5"),
+        ({"seed": -1}, r"training.seed must lie in \[0, 2⁶³\), not -1"),
+        ({"seed": 1 << 63}, r"training.seed must lie in \[0, 2⁶³\), not 9223372036854775808"),
         ({"temperature": 0.0}, "training.temperature must be above 0, not 0.0"),
     ],
 )

@@ -108,6 +108,17 @@ def test_a_training_that_is_killed_within_an_epoch_resumes_to_the_same_bits(
     assert [json.loads(line)["epoch"] for line in parts.metrics.read_text().splitlines()] == [1, 2, 3, 4]
 
 
+def test_saving_an_average_changes_nothing_in_it(tmp_path: Path) -> None:
+    method = {"name": "rigl", "sparsity": 0.6, "update_every": 1, "stop": 0.9, "drop_fraction": 0.5}
+    weights = []
+    for every in (0, 1):  # an average that forgot, when it was saved, what is masked would miss what grows again
+        run = Run(tmp_path / str(every))
+        train(recipe(method=method, training={"ema": 0.9, "checkpoint_every": every}), run, device="cpu")
+        weights.append(checkpoint.read(run.checkpoint)["training"]["average"])
+
+    assert differences(*weights) == []
+
+
 def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
     """Where two values of plain data and tensors differ."""
     if isinstance(ours, dict):

@@ -97,6 +97,19 @@ def test_a_state_goes_on_where_it_was_taken() -> None:
     assert second.total() == ours.total() == first.total()
 
 
+def test_masks_that_moved_without_an_event_count_from_the_next_look_on_also_after_a_resume() -> None:
+    clock, masks = Clock(), masks_of(20)
+    whole = ledger(masks, RigL(sparsity=0.8), clock)
+    clock.step = 3
+    fill(masks, 30)  # as under Deep-R
+    resumed = ledger(masks_of(30), RigL(sparsity=0.8), clock)
+    resumed.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    clock.step = 5
+
+    assert resumed.total() == whole.total()
+    assert whole.total().theoretical == 3 * 5 * 100
+
+
 def test_channels_cost_a_gpu_until_they_are_cut_out() -> None:
     model, example = seeded(ResidualNet), torch.randn(1, 3, 6, 6)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

@@ -49,6 +49,16 @@ class Pruner:
         self.graveyard = Graveyard(model, masks) if method.channel_regrowth else None
 
     @torch.no_grad()
+    def check(self) -> None:
+        """Refuse now what the first event would refuse, unless that takes gradients of training steps to find out.
+
+        Raises:
+            RecipeError: if the criterion needs something that the network has not, or does not go with `normalise`.
+        """
+        if self.gates is None:
+            self.scores(0)
+
+    @torch.no_grad()
     def observe(self, scale: Tensor | float = 1.0) -> None:
         """Gather this step's gradients, which are `scale` times too large, if the criterion looks at them."""
         if self.gates is not None:

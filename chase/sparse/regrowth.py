@@ -81,5 +81,6 @@ class Graveyard:
 
     def load_state_dict(self, state: Mapping[str, Any], model: nn.Module) -> None:
         """Continue where `state_dict` was taken; the masks have been loaded before."""
-        self.values, self.weights = dict(state["values"]), dict(state["weights"])
+        for mine, key in ((self.values, "values"), (self.weights, "weights")):
+            mine.update({name: tensor.to(mine[name].device) for name, tensor in state[key].items()})
         self._living = self._lives(model)

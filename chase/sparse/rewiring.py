@@ -53,28 +53,25 @@ class Rewiring:
 
     def _revive(self, count: int, generator: torch.Generator) -> None:
         """Switch on `count` random dormant weights, all where fewer are left."""
-        allowed = {name: self.masks.allowed(name) for name in self.weights}
-        count = min(count, sum(int(each.sum()) for each in allowed.values()) - self.masks.nonzero)
-        while count > 0:
-            for name, index in self._draw(count, allowed, generator):
-                self.masks.weights[name][index] = 1
-                sign = 2.0 * torch.randint(2, (), generator=generator).item() - 1
-                weight = self.weights[name]
-                weight[index] = sign * 1024 * torch.finfo(weight.dtype).tiny
-                count -= 1
+        masks = self.masks.weights
+        dormant = {name: self.masks.allowed(name) & (masks[name] == 0) for name in self.weights}
+        ends = torch.tensor([int(each.count_nonzero()) for each in dormant.values()]).cumsum(0)
+        drawn = _distinct(count, int(ends[-1]), generator).sort().values
+        signs = 2.0 * torch.randint(2, (len(drawn),), generator=generator) - 1
+        layers, starts = torch.searchsorted(ends, drawn, right=True), [0, *ends.tolist()]
+        for layer, (name, weight) in enumerate(self.weights.items()):
+            mine = layers == layer
+            if mine.any():
+                places = dormant[name].nonzero()[(drawn[mine] - starts[layer]).to(weight.device)].unbind(1)
+                masks[name][places] = 1
+                weight[places] = signs[mine].to(weight) * 1024 * torch.finfo(weight.dtype).tiny
 
-    def _draw(
-        self, count: int, allowed: dict[str, Tensor], generator: torch.Generator
-    ) -> list[tuple[str, tuple[int, ...]]]:
-        """At most `count` different dormant places, from uniform draws over all weights."""
-        names, sizes = list(self.weights), [weight.numel() for weight in self.weights.values()]
-        ends = torch.tensor(sizes).cumsum(0)
-        found: dict[tuple[str, tuple[int, ...]], None] = {}
-        for place in torch.randint(int(ends[-1]), (2 * count + 64,), generator=generator).tolist():
-            layer = int(torch.searchsorted(ends, place, right=True))
-            name = names[layer]
-            flat = place - (int(ends[layer - 1]) if layer else 0)
-            index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), self.weights[name].shape))
-            if self.masks.weights[name][index] == 0 and allowed[name][index]:
-                found[name, index] = None
-        return list(found)[:count]
+
+def _distinct(count: int, total: int, generator: torch.Generator) -> Tensor:
+    """`count` different random numbers below `total`, all of them where there are fewer: int64."""
+    if 2 * count >= total:
+        return torch.randperm(total, generator=generator)[:count]
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found.update(dict.fromkeys(torch.randint(total, (2 * count + 64,), generator=generator).tolist()))
+    return torch.tensor([*found][:count], dtype=torch.int64)

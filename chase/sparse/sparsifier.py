@@ -85,6 +85,7 @@ class Sparsifier:
         cost = needed_cost(self.model, method, example, cost)
         check_macs(self.masks, method, cost)
         self._pruner = Pruner(self.model, method, self.masks, cost=cost, seed=seed)
+        self._pruner.check()
         self._explorer = Explorer(self.model, method, self.masks, seed)
         self._rewiring = (
             Rewiring(self.model, optimizer, self.masks, method.rewire_l1, seed) if method.rewire_l1 else None

@@ -16,6 +16,7 @@ from chase.slimming import channel_groups
 from chase.slimming.groups import Group
 from chase.slimming.network import cut
 from chase.sparse import Chase, Masks, Method, Sparsifier, make
+from chase.sparse.regrowth import Graveyard
 
 EXAMPLE = batch(0)[0][:1]
 HALF: dict[str, Any] = {"channel_sparsity": 0.5, "executed_macs": None}
@@ -156,6 +157,32 @@ def test_channels_return_with_what_they_had_and_the_targets_hold() -> None:
 
     assert returned > 0
     assert sparse.masks.channel_sparsity == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"criterion": "network-slimming"}, "needs a norm after each layer, which wide.weight has not"),
+        ({"criterion": "umm-reverse", "normalise": "macs"}, "needs a criterion that is never negative"),
+    ],
+)
+def test_a_criterion_that_no_event_could_use_is_refused_before_the_first_step(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        start(Chase(channel_sparsity=0.25, **settings))
+
+
+def test_what_is_buried_comes_back_on_the_device_of_the_model() -> None:
+    net, _, sparse = start(REGROW)
+    stored = sparse.state_dict()["pruner"]["graveyard"]
+    elsewhere = net.to("meta")
+    sparse.masks.weights = {name: mask.to("meta") for name, mask in sparse.masks.weights.items()}
+
+    graveyard = Graveyard(elsewhere, sparse.masks)
+    graveyard.load_state_dict(stored, elsewhere)
+
+    assert {value.device.type for value in [*graveyard.values.values(), *graveyard.weights.values()]} == {"meta"}
 
 
 def test_channels_that_return_keep_to_the_width_grid() -> None:

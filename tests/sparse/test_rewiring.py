@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import pytest
 import torch
 from small_training import batch, plain_step, seeded, small_mlp
 from torch import Tensor, nn
 
 from chase.sparse import Sparsifier, make
+from chase.sparse.rewiring import _distinct
 
 
 def start(l1: float, lr: float = 0.1, sparsity: float = 0.7) -> tuple[nn.Module, torch.optim.Optimizer, Sparsifier]:
@@ -61,6 +64,48 @@ def test_the_draw_reaches_every_layer_and_no_dead_channel() -> None:
     counts = {name: int(mask.sum()) for name, mask in sparse.masks.weights.items()}
 
     assert all(abs(counts[name] / mask.numel() - 0.3) < 0.15 for name, mask in sparse.masks.weights.items())
+
+
+def test_few_dormant_weights_take_as_few_draws_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    for name in ("randint", "randperm"):
+        monkeypatch.setattr(torch, name, counted(getattr(torch, name), drawn))
+    net, optimizer, sparse = start(0.0001, sparsity=0.7)
+    room = sum(int((mask == 0).sum()) for mask in sparse.masks.weights.values())
+    for mask in sparse.masks.weights.values():
+        mask.fill_(1)
+    next(iter(sparse.masks.weights.values()))[0, :3] = 0
+    drawn.clear()
+
+    with torch.no_grad():
+        sparse._rewiring._revive(2, torch.Generator().manual_seed(0))  # type: ignore[union-attr]
+
+    assert room > 1000
+    assert sum(drawn) <= 2 * 3
+    assert sparse.masks.nonzero == sparse.masks.total - 1
+
+
+def counted(function: Callable[..., Tensor], drawn: list[int]) -> Callable[..., Tensor]:
+    """The same function of torch, which notes how many numbers it drew."""
+
+    def counting(*arguments: Any, **settings: Any) -> Tensor:
+        numbers = function(*arguments, **settings)
+        drawn.append(numbers.numel())
+        return numbers
+
+    return counting
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 5), (3, 5), (5, 5), (9, 5), (1, 1000), (400, 1000), (0, 0)])
+def test_drawn_numbers_are_different_and_uniform(count: int, total: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    times = torch.zeros(total)
+    for _ in range(200):
+        drawn = _distinct(count, total, generator)
+        assert len(drawn) == len(drawn.unique()) == min(count, total)
+        times[drawn] += 1
+    expected = 200 * min(1.0, count / max(1, total))
+    assert all(abs(float(each) - expected) < 40 for each in times)
 
 
 def test_the_walk_is_a_function_of_the_seed() -> None:
