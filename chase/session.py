@@ -209,7 +209,7 @@ class Session:
         )
 
     def _network(self) -> nn.Module:
-        """What is validated and kept: of an average a copy, since it remembers weights that have left and may return."""
+        """What is validated and kept: of an average a copy, since it remembers weights that left and may return."""
         if not self.train_on.average:
             return self.model
         network = copy.deepcopy(self.train_on.average.module)
