@@ -150,7 +150,9 @@ def _slim(console: Console) -> Path:
 
     run = current(console.run)
     if not run.slim.is_file():
-        raise CheckpointError(f"{run.folder} has no slim.pt yet; run `chase slim` first")
+        raise CheckpointError(
+            f"{run.folder} has no slim.pt yet; run `chase slim` first, or name a file, such as {run.checkpoint}"
+        )
     return run.slim
 
 
