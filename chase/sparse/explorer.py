@@ -13,7 +13,7 @@ from chase.sparse.allocation import ALLOCATIONS, Growth
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.method import Method
 from chase.sparse.scores import SCORES
-from chase.sparse.update import count_ones, grow, mix, prune
+from chase.sparse.update import NewMasks, count_ones, grow, mix, prune
 
 log = logging.getLogger(__name__)
 PRUNE, GROW = 1, 2  # streams of random numbers
@@ -48,7 +48,7 @@ class Explorer:
             if weight.grad is not None:
                 average = self.gradients.setdefault(name, torch.zeros_like(weight.grad))
                 # A gradient that overflowed would stay in the average for good.
-                average.lerp_(torch.nan_to_num(weight.grad / scale, 0.0, 0.0, 0.0), 1 - momentum)
+                average.lerp_((weight.grad / scale).nan_to_num_(0.0, 0.0, 0.0), 1 - momentum)
 
     def prune(self, keep: int, step: int) -> None:
         """Drop weights until `keep` are left."""
@@ -57,12 +57,13 @@ class Explorer:
 
     def grow(self, target: int, step: int, before: Mapping[str, int]) -> None:
         """Grow weights up to `target`; `before` are the weights of each layer before the event."""
-        masks, add = self.masks, target - self.masks.nonzero
-        free = {name: (mask == 0) & masks.allowed(name) for name, mask in masks.weights.items()}
-        growth = Growth(add, before, count_ones(masks.weights), count_ones(free), self._momentum)
-        shares = ALLOCATIONS[self.method.allocation](growth)
-        self._take_over(grow(masks.weights, self._scorer(self.method.grow, step, GROW), add, free=free, shares=shares))
-        if masks.nonzero < target:
+        masks, living = self.masks, count_ones(self.masks.weights)
+        room = {name: int(masks.free(name).count_nonzero()) for name in living}
+        add = target - sum(living.values())
+        shares = ALLOCATIONS[self.method.allocation](Growth(add, before, living, room, self._momentum))
+        score_of = self._scorer(self.method.grow, step, GROW)
+        self._take_over(grow(masks.weights, score_of, add, free=masks.free, shares=shares))
+        if sum(room.values()) < add:
             log.warning("step %d: the living channels hold %d of %d weights", step, masks.nonzero, target)
 
     def _momentum(self) -> dict[str, float]:
@@ -74,9 +75,9 @@ class Explorer:
             means[name] = 0.0 if gradient is None else float((gradient.abs() * mask).sum() / living)
         return means
 
-    def _take_over(self, masks: Mapping[str, Tensor]) -> None:
+    def _take_over(self, masks: NewMasks) -> None:
         """Change the masks in place: they keep their memory and its layout, as compiled steps expect."""
-        for name, mask in masks.items():
+        for name, mask in masks:
             self.masks.weights[name].copy_(mask)
 
     def _scorer(self, name: str, step: int, stream: int) -> Callable[[str], Tensor]:

@@ -20,6 +20,7 @@ from chase.errors import CheckpointError
 from chase.slimming.groups import Group, Slice
 from chase.slimming.surgery import Cuts, narrowed, trimmed
 from chase.slimming.units import Block
+from chase.sparse.update import count_ones
 
 MASKABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
 
@@ -102,7 +103,7 @@ class Masks:
     @property
     def nonzero(self) -> int:
         """Weights that live."""
-        return sum(int(torch.count_nonzero(mask)) for mask in self.weights.values())
+        return sum(count_ones(self.weights).values())
 
     @property
     def sparsity(self) -> float:
@@ -134,11 +135,16 @@ class Masks:
 
     def allowed(self, name: str) -> Tensor:
         """The entries of a weight whose channels live, bool of the weight's shape."""
-        mask = self.weights[name]
-        allowed = torch.ones(mask.shape, dtype=torch.bool, device=mask.device)
+        return self._without_dead(name, torch.ones_like(self.weights[name], dtype=torch.bool))
+
+    def free(self, name: str) -> Tensor:
+        """The masked entries of a weight whose channels live, which may grow: bool of the weight's shape."""
+        return self._without_dead(name, self.weights[name].bool().logical_not_())
+
+    def _without_dead(self, name: str, entries: Tensor) -> Tensor:
         for part, positions in self.dead_slices(name):
-            fill(allowed, part, positions, False)
-        return allowed
+            fill(entries, part, positions, False)
+        return entries
 
     def vectors(self, model: nn.Module) -> dict[str, Tensor]:
         """Masks of the other parameters that belong to dead channels (biases, γ, β, position embeddings), by name."""

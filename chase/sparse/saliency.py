@@ -124,7 +124,7 @@ def synflow(
         weights = maskable(_absolute_(twin.eval()))
         for done in range(1, ROUNDS + 1):
             scores = _flow(twin, weights, tuple(shown.shape[1:]))
-            masks = prune(masks, scores.__getitem__, round(total * (keep / total) ** (done / ROUNDS)))
+            masks = dict(prune(masks, scores.__getitem__, round(total * (keep / total) ** (done / ROUNDS))))
             for name, weight in weights.items():
                 weight.detach().mul_(masks[name])
     return _like(model, masks)
@@ -253,7 +253,7 @@ def _everything(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _largest(model: nn.Module, scores: Tensors, keep: int) -> dict[str, Tensor]:
-    return _like(model, prune(_everything(model), _finite(scores).__getitem__, keep))
+    return _like(model, dict(prune(_everything(model), _finite(scores).__getitem__, keep)))
 
 
 def _like(model: nn.Module, kept: Tensors) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """How much a single weight is worth: a score decides what is pruned (lowest first) and grown (highest first).
 
-A score maps `(weight, grad, generator)` to a tensor of the weight's shape; its absolute value counts. Add one with
-`SCORES["mine"] = function`.
+A score maps `(weight, grad, generator)` to a tensor of the weight's shape, which may be one of its arguments; its
+absolute value counts. Add one with `SCORES["mine"] = function`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ LAMBDA = 0.01
 
 
 def magnitude(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
-    """|w| (paper §3, global parameter exploration)."""
-    return weight.abs()
+    """w, so by |w| (paper §3, global parameter exploration)."""
+    return weight
 
 
 def gradient(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:
-    """|∂L/∂w| of the dense gradient, as RigL grows (paper §3)."""
-    return grad.abs()
+    """The dense gradient, so by |∂L/∂w|, as RigL grows (paper §3)."""
+    return grad
 
 
 def magnitude_and_gradient(weight: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor:

@@ -116,6 +116,15 @@ def test_only_living_channels_are_allowed() -> None:
     assert masks.allowed("4.weight").all(0).tolist() == [False] * 4 + [True] * 12
 
 
+def test_what_is_masked_in_living_channels_is_free() -> None:
+    _, masks = masks_without(0)
+    masks.weights["0.weight"][1].zero_()
+    masks.weights["4.weight"].zero_()
+
+    assert masks.free("0.weight").flatten(1).any(1).tolist() == [False, True, False, False]
+    assert masks.free("4.weight").all(0).tolist() == [False] * 4 + [True] * 12
+
+
 def test_vectors_are_the_parameters_of_dead_channels_that_are_no_weights() -> None:
     model, masks = masks_without(2)
 

@@ -18,7 +18,7 @@ from chase.models import build
 from chase.models.vgg import VGG, VGG19
 from chase.sparse.masks import maskable
 from chase.sparse.saliency import INITIAL, Batch, grasp, magnitude, snip, synflow
-from chase.sparse.update import prune
+from chase.sparse.update import NewMasks, prune
 
 Tensors = Mapping[str, Tensor]
 BATCH = Batch(*batch(0, size=12))
@@ -177,7 +177,7 @@ def test_the_rounds_of_synflow_rank_by_the_paths_that_are_left(monkeypatch: pyte
 def test_synaptic_flow_is_conserved_from_layer_to_layer(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def spy(masks: Tensors, score_of: Callable[[str], Tensor], keep: int) -> dict[str, Tensor]:
+    def spy(masks: Tensors, score_of: Callable[[str], Tensor], keep: int) -> NewMasks:
         seen.append({name: score_of(name) for name in masks})
         return prune(masks, score_of, keep)
 

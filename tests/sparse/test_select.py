@@ -18,7 +18,7 @@ VALUES = (0.0, -0.0, DENORMAL, -2 * DENORMAL, 1e-38, 0.1, -0.1, 0.1000001, 1.0, 
 
 
 def select(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    return keep_largest({name: partial(score_bits, scores[name], candidates[name]) for name in scores}, k)
+    return dict(keep_largest({name: partial(score_bits, scores[name], candidates[name]) for name in scores}, k))
 
 
 def by_sort(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
@@ -82,6 +82,14 @@ def test_a_score_that_is_not_finite_counts_as_zero(bad: float) -> None:
     scores = {"a": torch.tensor([bad, 1.0, 1e-45, bad, 2.0])}
 
     assert select(scores, {"a": torch.ones(5, dtype=torch.bool)}, 3)["a"].tolist() == [False, True, True, False, True]
+
+
+def test_scores_and_candidates_stay_as_they_are() -> None:
+    score, candidates = torch.tensor([-1.0, float("inf"), 0.0]), torch.tensor([True, True, False])
+
+    assert score_bits(score, candidates).tolist() == [0x3F800001, 1, 0]
+    assert score.tolist() == [-1.0, float("inf"), 0.0]
+    assert candidates.tolist() == [True, True, False]
 
 
 def test_ties_go_to_the_earlier_layer_and_the_lower_index() -> None:

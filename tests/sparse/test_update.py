@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from chase.sparse.allocation import ALLOCATIONS, Growth
-from chase.sparse.update import count_ones, grow, mix, prune, random_masks
+from chase.sparse.update import NewMasks, count_ones, grow, mix, prune, random_masks
 
 Masks = dict[str, Tensor]
 
@@ -21,8 +21,8 @@ def masks_of(*rows: str) -> Masks:
     return {name: torch.tensor([float(c) for c in row]) for name, row in zip("abcd", rows, strict=False)}
 
 
-def text(masks: Masks) -> list[str]:
-    return ["".join(str(int(v)) for v in mask.tolist()) for mask in masks.values()]
+def text(masks: Masks | NewMasks) -> list[str]:
+    return ["".join(str(int(v)) for v in mask.tolist()) for mask in dict(masks).values()]
 
 
 def scores_of(*rows: list[float]) -> Callable[[str], Tensor]:
@@ -74,7 +74,8 @@ def test_global_growth_takes_the_largest_masked_score_of_living_channels() -> No
     masks = masks_of("1000", "0100")
     score_of = scores_of([9.0, 0.5, -0.7, 0.1], [8.0, 9.0, 0.6, 0.0])
 
-    grown = grow(masks, score_of, 2, free={"a": masks["a"] == 0, "b": torch.tensor([False, False, True, True])})
+    free = {"a": masks["a"] == 0, "b": torch.tensor([False, False, True, True])}
+    grown = grow(masks, score_of, 2, free=free.__getitem__)
 
     assert text(grown) == ["1010", "0110"]  # b's 8.0 is not free
 
@@ -83,14 +84,15 @@ def test_growth_never_takes_a_gradient_that_is_not_finite_before_a_finite_one() 
     masks = masks_of("000000")
     score_of = scores_of([float("inf"), 1e-30, float("nan"), float("-inf"), -1e-30, 1.0])
 
-    assert text(grow(masks, score_of, 3, free=masked(masks))) == ["010011"]
+    assert text(grow(masks, score_of, 3, free=masked(masks).__getitem__)) == ["010011"]
 
 
 def test_layer_growth_gives_each_layer_its_part() -> None:
     masks = masks_of("11000000", "10000000", "11111110")
     score_of = scores_of([float(i) for i in range(8)], [float(8 - i) for i in range(8)], [1.0] * 8)
 
-    grown = grow(masks, score_of, 5, free=masked(masks), shares=to_restore(masks, 5, {"a": 4, "b": 4, "c": 7}))
+    shares = to_restore(masks, 5, {"a": 4, "b": 4, "c": 7})
+    grown = grow(masks, score_of, 5, free=masked(masks).__getitem__, shares=shares)
 
     assert text(grown) == ["11000011", "11110000", "11111110"]
 
@@ -99,17 +101,34 @@ def test_layer_growth_spills_over_where_a_layer_is_full() -> None:
     masks = masks_of("1110", "0000")
     score_of = scores_of([1.0] * 4, [4.0, 3.0, 2.0, 1.0])
 
-    grown = grow(masks, score_of, 4, free=masked(masks), shares=to_restore(masks, 4, {"a": 9, "b": 1}))
+    grown = grow(masks, score_of, 4, free=masked(masks).__getitem__, shares=to_restore(masks, 4, {"a": 9, "b": 1}))
 
     assert text(grown) == ["1111", "1110"]
 
 
 def test_new_masks_leave_the_old_ones_alone() -> None:
     masks = masks_of("1100")
-    prune(masks, scores_of([1.0] * 4), 1)
-    grow(masks, scores_of([1.0] * 4), 1, free=masked(masks))
+    less = prune(masks, scores_of([1.0] * 4), 1)
+    more = grow(masks, scores_of([1.0] * 4), 1, free=masked(masks).__getitem__)
 
+    assert text(less) == ["1000"]
+    assert text(more) == ["1110"]
     assert text(masks) == ["1100"]
+
+
+def test_new_masks_may_replace_the_old_ones_as_they_come() -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = {name: torch.rand(50, generator=generator).round() for name in "abc"}
+    scores = {name: torch.rand(50, generator=generator).mul(4).round() for name in "abc"}  # many ties
+    less = dict(prune(masks, scores.__getitem__, 30))
+    more = dict(grow(less, scores.__getitem__, 25, free=masked(less).__getitem__))
+
+    for name, mask in prune(masks, scores.__getitem__, 30):
+        masks[name].copy_(mask)
+    assert all(torch.equal(masks[name].bool(), less[name]) for name in masks)
+    for name, mask in grow(masks, scores.__getitem__, 25, free=lambda name: masks[name] == 0):
+        masks[name].copy_(mask)
+    assert all(torch.equal(masks[name].bool(), more[name]) for name in masks)
 
 
 layers = st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=15), min_size=1, max_size=4)
@@ -124,9 +143,9 @@ def test_prune_and_grow_are_exact(table: list[list[tuple[bool, bool]]], k: int, 
     scores = {name: (torch.rand(len(m), generator=generator) * levels).round() for name, m in masks.items()}
     before = count_ones(masks)
 
-    less = prune(masks, scores.__getitem__, k, scope="layer" if by_layer else "global")
+    less = dict(prune(masks, scores.__getitem__, k, scope="layer" if by_layer else "global"))
     free = {name: (masks[name] == 0) & living[name] for name in masks}
-    more = grow(masks, scores.__getitem__, k, free=free, shares=before if by_layer else None)
+    more = dict(grow(masks, scores.__getitem__, k, free=free.__getitem__, shares=before if by_layer else None))
 
     room = count_ones(free)
     assert sum(count_ones(less).values()) == min(k, sum(before.values()))
@@ -146,9 +165,10 @@ def test_drop_and_grow_by_layer_keeps_each_layers_count(sizes: list[tuple[int, i
     before = count_ones(masks)
     total = sum(before.values())
 
-    less = prune(masks, scores.__getitem__, round((1 - drop) * total), scope="layer")
+    less = dict(prune(masks, scores.__getitem__, round((1 - drop) * total), scope="layer"))
     add = total - sum(count_ones(less).values())
-    after = grow(less, scores.__getitem__, add, free=masked(less), shares=to_restore(less, add, before))
+    growing = grow(less, scores.__getitem__, add, free=masked(less).__getitem__, shares=to_restore(less, add, before))
+    after = dict(growing)
 
     assert count_ones(after) == before or total == 0
     if total:
@@ -197,7 +217,7 @@ def test_channels_last_masks_prune_as_others_do(scope: str) -> None:
     last = {name: weight.to(memory_format=torch.channels_last) for name, weight in weights.items()}
 
     plain, other = (
-        prune({n: torch.ones_like(w) for n, w in table.items()}, table.__getitem__, 200, scope=scope)
+        dict(prune({n: torch.ones_like(w) for n, w in table.items()}, table.__getitem__, 200, scope=scope))
         for table in (weights, last)
     )
 
