@@ -197,10 +197,10 @@ def macs_at_widths(spent: Cost, shapes: Mapping[str, Sequence[int]]) -> int:
     return spent.macs_of({name: math.prod(sides) for name, sides in shapes.items()})
 
 
-def channel_macs(spent: Cost, masks: Masks, group: Group) -> float:
-    """MACs per image that one channel of a group executes at the present widths: the row that makes it, and the columns
-    that read it."""
-    shapes, total = masks.shapes(), 0.0
+def channel_macs(spent: Cost, shapes: Mapping[str, Sequence[int]], group: Group) -> float:
+    """MACs per image that one channel of a group executes where weights have these shapes: the row that makes it, and
+    the columns that read it."""
+    total = 0.0
     for layer in spent.layers:
         sides = shapes[layer.weight]
         for part in group.slices:

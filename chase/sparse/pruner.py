@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from chase.slimming.groups import Group
 from chase.sparse.channels import (
     AGGREGATES,
     NORMALISERS,
@@ -110,21 +109,27 @@ class Pruner:
             self.gates.means if self.gates else lambda group: (None, None),
         )
         normalise, aggregate = NORMALISERS[method.normalise], AGGREGATES[method.aggregate]
+        macs = self._channel_macs()
         return {
             group.name: normalise(
                 group_scores(
                     group, self.criterion, scored, aggregate=aggregate, seed=mix(self.seed, step, CHANNEL, order)
                 ),
                 masks.alive[group.name],
-                self._macs_of(group),
+                macs[group.name],
             )
             for order, group in enumerate(masks.groups)
         }
 
-    def _macs_of(self, group: Group) -> float:
+    def _channel_macs(self) -> dict[str, float]:
+        """The MACs that one channel of each group executes; 1 where scores are not compared by them."""
         from chase.counting import channel_macs
 
-        return channel_macs(self._cost(), self.masks, group) if self.method.normalise == "macs" else 1.0
+        groups = self.masks.groups
+        if self.method.normalise != "macs":
+            return {group.name: 1.0 for group in groups}
+        cost, shapes = self._cost(), self.masks.shapes()
+        return {group.name: channel_macs(cost, shapes, group) for group in groups}
 
     def _macs_without(self, blocks: Blocks) -> int:
         """MACs that are executed once these units have left as well."""

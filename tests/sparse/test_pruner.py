@@ -53,7 +53,7 @@ def test_a_target_in_macs_is_met_by_the_fewest_channels(target: float, prune_ski
 
     ratio = masked_macs(spent, sparse.masks).gpu_supported / spent.macs
 
-    largest = max(channel_macs(spent, sparse.masks, group) for group in sparse.masks.groups) / spent.macs
+    largest = max(channel_macs(spent, sparse.masks.shapes(), group) for group in sparse.masks.groups) / spent.macs
     assert target - 2 * largest < ratio <= target  # widths before a channel left are a little larger
     small = cut(sparse.model, sparse.masks)[0]
     assert count(small, EXAMPLE).macs.gpu_supported / spent.macs == pytest.approx(ratio)
@@ -81,11 +81,15 @@ def test_the_macs_of_one_channel_by_hand() -> None:
     masks = Masks.dense(net, start(Chase(channel_sparsity=0.5, round_to=1))[2].masks.groups)
     groups, spent = {group.name: group for group in masks.groups}, cost(net, EXAMPLE)
 
-    assert channel_macs(spent, masks, groups["conv1"]) == 36 * (8 * 9) + 36 * (8 * 9)  # its row, conv2's column
-    assert channel_macs(spent, masks, groups["wide"]) == 4 * (8 * 9) + 5
+    assert channel_macs(spent, masks.shapes(), groups["conv1"]) == 36 * (8 * 9) + 36 * (
+        8 * 9
+    )  # its row, conv2's column
+    assert channel_macs(spent, masks.shapes(), groups["wide"]) == 4 * (8 * 9) + 5
     masks.alive["conv1"][:4] = False
     masks.bury()
-    assert channel_macs(spent, masks, groups["conv1"]) == 36 * (8 * 9) + 36 * (8 * 9)  # of each channel that is left
+    assert channel_macs(spent, masks.shapes(), groups["conv1"]) == 36 * (8 * 9) + 36 * (
+        8 * 9
+    )  # of each channel that is left
 
 
 def shares(sparse: Sparsifier) -> dict[str, float]:
