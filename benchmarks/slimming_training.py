@@ -42,6 +42,7 @@ class Case:
     batch_size: int
     target: float
     allocation: str = "umm"
+    channels_last: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,11 +52,15 @@ class Case:
         return Chase(sparsity=0.9, update_every=0, **channels, **self.settings)
 
 
+BY_LAYER = {"normalise": "layer"}
+SKIP = {"prune_skip": True}
 CASES = (
-    Case("vgg19", 16, 0.48),
-    Case("vgg19", 16, 0.48, "even"),
-    Case("cifar-resnet18", 16, 0.70, settings={"prune_skip": True}),
-    Case("cifar-resnet50", 8, 0.80, settings={"min_channel_ratio": 0.5}),
+    *(Case("vgg19", 32, 0.48, channels_last=layout, settings=BY_LAYER) for layout in (False, True)),
+    *(Case("vgg19", 32, 0.48, name, channels_last=True) for name in ("umm", "even")),
+    *(Case("cifar-resnet18", 32, 0.70, channels_last=layout, settings=SKIP) for layout in (False, True)),
+    Case("cifar-resnet18", 32, 0.70, channels_last=True, settings=SKIP | BY_LAYER),
+    Case("cifar-resnet50", 8, 0.80, channels_last=True, settings={"min_channel_ratio": 0.5}),
+    Case("cifar-resnet50", 8, 0.80, channels_last=True, settings=BY_LAYER),
 )
 
 
@@ -93,27 +98,28 @@ class Copy:
 def replay(case: Case, *, rounds: int) -> dict[str, Any]:
     """The time of each stretch of the schedule, compacted over masked, and of the whole."""
     torch.manual_seed(0)
-    model = build(case.model, num_classes=100)
+    layout = torch.channels_last if case.channels_last else torch.contiguous_format
+    model = build(case.model, num_classes=100).to(memory_format=layout)  # type: ignore[call-overload]
     spent = cost(model, torch.zeros(1, 3, 32, 32))
     masked, cut = Copy(copy.deepcopy(model), case.method), Copy(model, case.method)
     groups = cut.sparsifier.masks.groups
     sparsities = {event.step: event.channel_sparsity or 0.0 for event in plan(case.method, STEPS)}
     macs = macs_if_even(model, groups, spent, case.method, [1 - sparsity for sparsity in sparsities.values()])
     at = cheapest([*sparsities], [count / spent.macs for count in macs], steps=STEPS, price=PRICE)
-    rows = [_stretch(masked, cut, spent, case.batch_size, rounds=rounds)]
+    rows = [_stretch(masked, cut, spent, case, rounds=rounds)]
     for step in at:
         seconds = _compact(masked, cut, sparsities[step], case)
-        row = _stretch(masked, cut, spent, case.batch_size, rounds=rounds)
+        row = _stretch(masked, cut, spent, case, rounds=rounds)
         rows.append({"step": step, "channel_sparsity": sparsities[step], "compaction_s": seconds, **row})
     return {**asdict(case), **_whole(at, rows), "rows": rows}
 
 
-def _stretch(masked: Copy, cut: Copy, spent: Cost, batch_size: int, *, rounds: int) -> dict[str, Any]:
+def _stretch(masked: Copy, cut: Copy, spent: Cost, case: Case, *, rounds: int) -> dict[str, Any]:
     """Steps of both copies in turn, after one of the compacted that meets its new shapes."""
     times: list[tuple[float, float]] = []
-    cut.step(*_batch(batch_size))
+    cut.step(*_batch(case))
     for number in range(rounds):
-        batch = _batch(batch_size)
+        batch = _batch(case)
         first, second = (masked, cut) if number % 2 else (cut, masked)
         pair = first.step(*batch), second.step(*batch)
         times.append(pair if number % 2 else pair[::-1])
@@ -125,13 +131,14 @@ def _stretch(masked: Copy, cut: Copy, spent: Cost, batch_size: int, *, rounds: i
     }
 
 
-def _batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(size, 3, 32, 32), torch.randint(100, (size,))
+def _batch(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = torch.randn(case.batch_size, 3, 32, 32), torch.randint(100, (case.batch_size,))
+    return (x.contiguous(memory_format=torch.channels_last) if case.channels_last else x), y
 
 
 def _compact(masked: Copy, cut: Copy, channel_sparsity: float, case: Case) -> float:
     """Let channels leave both copies and cut them out of one; the processor seconds of the cutting."""
-    batch = _batch(case.batch_size)
+    batch = _batch(case)
     for each in (masked, cut) if case.allocation == "umm" else (cut,):
         each.remove(channel_sparsity, case.allocation)
     for each in (masked, cut):

@@ -32,5 +32,6 @@ TABLES: Registry[Callable[[], Table]] = Registry(
         "criteria": beyond.criteria,
         "baselines": beyond.baselines,
         "improvements": beyond.improvements,
+        "compaction": beyond.compaction,
     },
 )

@@ -1,4 +1,5 @@
-"""Tables that the paper does not have: every method, every criterion, the usual baselines, and what improves Chase."""
+"""Tables that the paper does not have: every method, every criterion, the usual baselines, what improves Chase, and
+whether a training that is compacted on its way learns the same."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from chase.benchmarks.paper.blocks import chase, cifar, trained_by
-from chase.benchmarks.paper.measures import ACCURACY, EXECUTED_MACS, PARAMETERS, TEST_MACS
+from chase.benchmarks.paper.measures import (
+    ACCURACY,
+    EXECUTED_MACS,
+    EXECUTED_TRAINING,
+    PARAMETERS,
+    TEST_MACS,
+    Measure,
+)
 from chase.benchmarks.paper.table import Cell, Table, Training
 from chase.recipe import Recipe
 from chase.sparse.criteria import CHANNEL_SCORES
@@ -27,9 +35,9 @@ def _recipes() -> dict[str, Recipe]:
     return {model: cifar(model, "CIFAR-100") for model in ("VGG-19", "ResNet-50")}
 
 
-def _cells(rows: Mapping[str, Training]) -> Iterator[Cell]:
+def _cells(rows: Mapping[str, Training], columns: Mapping[str, Measure] = COLUMNS) -> Iterator[Cell]:
     for row, made in rows.items():
-        for column, measure in COLUMNS.items():
+        for column, measure in columns.items():
             yield Cell(row=row, column=column, training=made, measure=measure)
 
 
@@ -112,3 +120,23 @@ def _distilled(recipe: Recipe, teacher: Training) -> Training:
     return Training(
         recipe=replace(recipe, training=replace(recipe.training, distillation=0.5)), before={"teacher": teacher}
     )
+
+
+def compaction() -> Table:
+    """Chase with dead channels cut out of the training itself, beside the same with masks to its end."""
+    rows = {
+        f"{model}: {label}": _compacted(chase(recipe, normalise="layer"), marks)
+        for model, recipe in _recipes().items()
+        for label, marks in (("masked", "off"), ("compacted", "auto"))
+    }
+    return Table(
+        title="In-training slimming, CIFAR-100, 90 % sparsity, S_c = 0.5, test accuracy (%)",
+        cells=tuple(_cells(rows, {"accuracy": ACCURACY, "executed training MACs": EXECUTED_TRAINING, **COLUMNS})),
+        notes=(RELATIVE, "Channels are ranked relative to their layer (normalise = layer)."),
+    )
+
+
+def _compacted(training: Training, marks: str) -> Training:
+    """The same, with another setting of `training.compact`."""
+    recipe = training.recipe
+    return replace(training, recipe=replace(recipe, training=replace(recipe.training, compact=marks)))

@@ -22,6 +22,10 @@ EXECUTED_MACS = Measure(
     "executed MACs relative to the dense network",
     lambda trained: trained.facts["macs"]["gpu_supported"] / trained.facts["macs"]["dense"],
 )
+EXECUTED_TRAINING = Measure(
+    "executed MACs of the training relative to a dense one",
+    lambda trained: trained.facts["training_macs"]["gpu_supported"] / trained.facts["training_macs"]["dense"],
+)
 DENSE_MACS = Measure("MACs of the dense network in millions", lambda trained: trained.facts["macs"]["dense"] / 1e6)
 CHANNEL_SPARSITY = Measure("channel sparsity", lambda trained: float(trained.facts["channel_sparsity"]), 3)
 PARAMETERS = Measure(

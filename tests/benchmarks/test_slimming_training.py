@@ -42,7 +42,7 @@ def test_a_replay_ends_at_half_of_the_channels(
     allocation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slimming_training, "build", lambda name, num_classes: Small())
-    monkeypatch.setattr(slimming_training, "CASES", (Case("small", 2, 0.5, allocation),))
+    monkeypatch.setattr(slimming_training, "CASES", (Case("small", 2, 0.5, allocation, channels_last=True),))
     threads = torch.get_num_threads()
 
     main(["--out", str(tmp_path / "s.json"), "--rounds", "2"])

@@ -10,14 +10,14 @@ from chase.benchmarks.paper import TABLES
 from chase.benchmarks.paper.beyond import HALF
 from chase.benchmarks.paper.blocks import cifar, imagenet, trained_by
 from chase.benchmarks.paper.measures import prunability, table15_macs
-from chase.benchmarks.paper.scales import SCALES
+from chase.benchmarks.paper.scales import SCALES, differences
 from chase.benchmarks.paper.table import Table, Training
 from chase.recipe import Recipe, read
 from chase.sparse.criteria import CHANNEL_SCORES
 from chase.sparse.methods import METHODS
 from chase.sparse.plan import plan
 
-BEYOND = {"methods", "criteria", "baselines", "improvements"}
+BEYOND = {"methods", "criteria", "baselines", "improvements", "compaction"}
 PAPER = [name for name in TABLES if name not in BEYOND]
 
 
@@ -103,6 +103,13 @@ def test_figure_5_also_starts_from_a_dense_network_that_was_trained() -> None:
 
     assert made.recipe == training("figure5", "initial sparsity 0.0", "accuracy").recipe
     assert made.before["start_from"].recipe.method == METHODS["dense"]
+
+
+@pytest.mark.parametrize("model", ["VGG-19", "ResNet-50"])
+def test_compacted_and_masked_differ_in_nothing_else(model: str) -> None:
+    masked, compacted = (training("compaction", f"{model}: {name}", "accuracy") for name in ("masked", "compacted"))
+
+    assert differences(masked.recipe, compacted.recipe) == {"training.compact": ("off", "auto")}
 
 
 def test_tables_6_and_8_meet_at_one_setting() -> None:
