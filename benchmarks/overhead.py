@@ -2,7 +2,8 @@
 
 Three copies of one network are trained on the same batch in turn: dense, dense again (A/A, the noise floor), and
 sparse between two events. The masking itself is also timed alone, since on a shared machine it is far smaller than the
-noise of whole steps. Of events, one that prunes and grows is timed as what it adds to the optimizer's part of a step.
+noise of whole steps, and beside it the same masks in every form that torch could apply them in. Of events, one that
+prunes and grows is timed as what it adds to the optimizer's part of a step.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Any
 import torch
 
 from chase.benchmarks.environment import environment
+from chase.benchmarks.mask_forms import forms_of
 from chase.benchmarks.memory import GpuMemory
 from chase.benchmarks.statistics import summary
 from chase.benchmarks.steps import AUTOCAST, Trainee, Workload, best_ms, slowdown
 from chase.benchmarks.timing import Series, interleave, watch_for
 from chase.files import write_json
 from chase.runtimes.base import resolve_device, torch_settings
-from chase.sparse import Chase
+from chase.sparse import Chase, Sparsifier
 
 STEPS = 1_000_000  # no event is reached while measuring
 EVENTS = 10_000  # more than will be timed
@@ -33,7 +35,7 @@ EVERY = Chase(sparsity=0.9, update_every=1, stop=1.0)
 def measure(work: Workload, *, seconds: float) -> dict[str, Any]:
     """Ratios of whole steps, sparse to dense and dense to dense; the masking alone over a dense step; one event.
 
-    Milliseconds are those between a GPU's events, or the host's where there is no GPU; there fp32 is not TF32.
+    fp32 is not TF32. Milliseconds are those of `best_ms`.
     """
     with torch_settings():
         if work.compiled:
@@ -42,6 +44,7 @@ def measure(work: Workload, *, seconds: float) -> dict[str, Any]:
         found = _timed(trainees, work, seconds=seconds)
         sparse = trainees["sparse"].sparsifier
         masking = interleave({"masking": sparse.mask_gradients}, **_given(work, seconds / 10, 0.2))["masking"]
+        forms = _forms_ms(sparse, work, seconds / 5)
         event_ms = _event_ms(dataclasses.replace(work, compiled=False), seconds / 5)
         peaks = {name: _peak_bytes(work, sparse=name == "sparse") for name in ("dense", "sparse")}
     step_ms, masking_ms = (summary(best_ms(each))["p50"] for each in (found["dense"], masking))
@@ -52,6 +55,7 @@ def measure(work: Workload, *, seconds: float) -> dict[str, Any]:
         "dense_step_ms": step_ms,
         "masking_ms": masking_ms,
         "masking_share": masking_ms / step_ms,
+        "mask_forms_ms": forms,
         "event_ms": event_ms,
         "peak_memory_bytes": peaks,
         "sparse_over_dense": slowdown(found["dense"], found["sparse"]),
@@ -75,13 +79,22 @@ def _given(work: Workload, budget_s: float, warmup_s: float) -> dict[str, Any]:
     return {"watch": watch_for(resolve_device(work.device)), "warmup_s": warmup_s, "budget_s": budget_s}
 
 
+def _forms_ms(sparsifier: Sparsifier, work: Workload, seconds: float) -> dict[str, float]:
+    """What masking takes in every form, with the gradients that are there."""
+    parameters = dict(sparsifier.model.named_parameters())
+    pairs = [(parameters[name].grad, mask) for name, mask in sparsifier.masks.weights.items()]
+    gradients, masks = zip(*((grad, mask) for grad, mask in pairs if grad is not None), strict=True)
+    found = interleave(forms_of(gradients, masks), **_given(work, seconds, 0.2))
+    return {name: summary(best_ms(series))["p50"] for name, series in found.items()}
+
+
 def _event_ms(work: Workload, seconds: float) -> float:
     """What one event adds to the optimizer's part of a step: masks pruned and grown, gradients kept for it."""
     trainees = {"event": Trainee(work, EVERY, steps=EVENTS), "none": Trainee(work, BETWEEN, steps=STEPS)}
     for trainee in trainees.values():
         trainee.step()
     found = interleave({name: each.update for name, each in trainees.items()}, **_given(work, seconds, 0.2))
-    with_event, without = (summary(series.host_ms)["p50"] for series in found.values())
+    with_event, without = (summary(best_ms(series))["p50"] for series in found.values())
     return float(with_event - without)
 
 

@@ -99,7 +99,7 @@ def replay(case: Case, *, rounds: int) -> dict[str, Any]:
     """The time of each stretch of the schedule, compacted over masked, and of the whole."""
     torch.manual_seed(0)
     layout = torch.channels_last if case.channels_last else torch.contiguous_format
-    model = build(case.model, num_classes=100).to(memory_format=layout)  # type: ignore[call-overload]
+    model = build(case.model, num_classes=100).to(memory_format=layout)
     spent = cost(model, torch.zeros(1, 3, 32, 32))
     masked, cut = Copy(copy.deepcopy(model), case.method), Copy(model, case.method)
     groups = cut.sparsifier.masks.groups

@@ -117,5 +117,7 @@ def slowdown(base: Series, other: Series) -> dict[str, Any]:
 
 
 def best_ms(series: Series) -> Sequence[float]:
-    """Milliseconds between a GPU's events, or on the host's clock where there is no GPU."""
-    return series.gpu_ms or series.host_ms
+    """Milliseconds between a GPU's events; on a CPU those of the processor if one thread computes, else the host's."""
+    if series.gpu_ms:
+        return series.gpu_ms
+    return series.cpu_ms if torch.get_num_threads() == 1 else series.host_ms

@@ -40,6 +40,7 @@ OVERHEAD: dict[str, Check] = {
     "batch_size": positive,
     "work": table(anything),
     **dict.fromkeys(("dense_step_ms", "masking_ms", "masking_share"), positive),
+    "mask_forms_ms": table(positive),
     "event_ms": number,
     "peak_memory_bytes": table(optional(whole)),
     **dict.fromkeys(("sparse_over_dense", "dense_over_dense"), record(RATIO)),

@@ -7,15 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from chase.benchmarks.paper.blocks import chase, cifar, trained_by
-from chase.benchmarks.paper.measures import (
-    ACCURACY,
-    EXECUTED_MACS,
-    EXECUTED_TRAINING,
-    PARAMETERS,
-    TEST_MACS,
-    Measure,
-)
-from chase.benchmarks.paper.table import Cell, Table, Training
+from chase.benchmarks.paper.measures import ACCURACY, EXECUTED_MACS, EXECUTED_TRAINING, PARAMETERS, TEST_MACS
+from chase.benchmarks.paper.table import Cell, Measure, Table, Training
 from chase.recipe import Recipe
 from chase.sparse.criteria import CHANNEL_SCORES
 from chase.sparse.methods import METHODS

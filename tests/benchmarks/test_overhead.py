@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from chase.benchmarks.mask_forms import FORMS
 from chase.benchmarks.overhead import BETWEEN, EVENTS, EVERY, STEPS, main, measure
 from chase.benchmarks.steps import Trainee, Workload
 
@@ -19,6 +20,7 @@ def test_the_report_holds_raw_samples_and_ratios(tmp_path: Path) -> None:
     assert (row["model"], row["batch_size"]) == ("cifar-resnet20", 2)
     assert set(row["samples_ms"]) == {"dense", "again", "sparse"}
     assert row["masking_share"] == row["masking_ms"] / row["dense_step_ms"]
+    assert set(row["mask_forms_ms"]) == set(FORMS)
     assert row["event_ms"] > 0
     assert row["peak_memory_bytes"] == {"dense": None, "sparse": None}
     low, high = row["sparse_over_dense"]["ci95"]
