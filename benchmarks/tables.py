@@ -1,4 +1,4 @@
-"""Tables of the README, made from the published results.
+"""Tables of the README and of docs/, made from the published results.
 
     python -m chase.benchmarks.tables [--check]
 
@@ -37,27 +37,71 @@ def newest(what: str, results: Path = ROOT / "benchmarks" / "results") -> Path:
 
 
 def shapes(report: Report) -> str:
-    """How much faster each shape is than its dense network, as a table in Markdown with its source above."""
-    head = "| network | runtime | batch | speed-up (95 %) | fewer MACs | efficiency | verdict |"
-    lines = [_line(row) for row in report.rows if row.speedup_vs_dense]
-    return "\n".join([_source(report), "", head, "|---|---|--:|--:|--:|--:|---|", *lines])
+    """How much faster each shape is than its dense network."""
+    words, numbers = "network | runtime", "batch | speed-up (95 %) | fewer MACs | efficiency"
+    lines = [_shape(row) for row in report.rows if row.speedup_vs_dense]
+    return "\n".join(
+        [_source(report.environment, "onnxruntime", "openvino"), "", *_head(words, numbers, "verdict"), *lines]
+    )
 
 
-def _source(report: Report) -> str:
-    facts = report.environment
-    known = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "torch"}
-    versions = ", ".join(f"{name} {facts[key]}" for key, name in known.items() if facts.get(key))
+def _shape(row: Row) -> str:
+    found = row.speedup_vs_dense or {}
+    promised = "–" if row.mac_ratio is None else f"{row.mac_ratio:.2f} ×"
+    gained = "–" if row.efficiency is None else f"{row.efficiency:.2f}"
+    low, high = found["ci95"]
+    speed_up = f"{found['median']:.2f} × ({low:.2f}–{high:.2f})"
+    return _line(row.artifact, row.runtime, str(row.batch_size), speed_up, promised, gained, found["verdict"])
+
+
+def slimming_training(content: Mapping[str, Any]) -> str:
+    """What is left of a masked training's time when it is compacted on its way."""
+    words, numbers = "network | channels leave by | layout", "batch | cuts | last step: MACs | time | all steps: time"
+    return "\n".join([_source(content["environment"]), "", *_head(words, numbers), *map(_replay, content["rows"])])
+
+
+def _replay(row: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name}={value}".lower() for name, value in row["settings"].items())
+    by = "the same share of every layer" if row["allocation"] == "even" else f"{row['allocation']} {settings}".strip()
+    layout = "channels-last" if row["channels_last"] else "contiguous"
+    last = row["rows"][-1]
+    ratios = (f"{ratio:.2f} ×" for ratio in (last["macs_ratio"], last["time_ratio"], row["time_ratio"]))
+    return _line(row["model"], by, layout, str(row["batch_size"]), str(row["compactions"]), *ratios)
+
+
+def overhead(content: Mapping[str, Any]) -> str:
+    """What the Sparsifier costs an ordinary step, with what two dense networks differ by, and an event."""
+    numbers = "masking, ms | of a dense step | sparse / dense (95 %) | dense / dense (95 %) | event, ms"
+    head = _head("network | images", numbers)
+    return "\n".join([_source(content["environment"]), "", *head, *map(_step, content["rows"])])
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    side = row["work"]["side"]
+    images = f"{row['batch_size']} of {side}x{side}"
+    pairs = (row["sparse_over_dense"], row["dense_over_dense"])
+    ratios = (f"{each['median']:.3f} ({each['ci95'][0]:.3f}–{each['ci95'][1]:.3f})" for each in pairs)
+    share = f"{100 * row['masking_share']:.2f} %"
+    return _line(row["model"], images, f"{row['masking_ms']:.1f}", share, *ratios, f"{row['event_ms']:.0f}")
+
+
+def _source(facts: Mapping[str, Any], *runtimes: str) -> str:
+    known = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    used = {key: known[key] for key in runtimes} | {"torch": "torch"}
+    versions = ", ".join(f"{name} {facts[key]}" for key, name in used.items() if facts.get(key))
     threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
     return f"{facts['cpu']}, {threads}, {versions}, {facts['date'][:10]}:"
 
 
-def _line(row: Row) -> str:
-    found = row.speedup_vs_dense or {}
-    low, high = found["ci95"]
-    promised = "–" if row.mac_ratio is None else f"{row.mac_ratio:.2f} ×"
-    gained = "–" if row.efficiency is None else f"{row.efficiency:.2f}"
-    cells = (row.artifact, row.runtime, str(row.batch_size), f"{found['median']:.2f} × ({low:.2f}–{high:.2f})")
-    return f"| {' | '.join((*cells, promised, gained, found['verdict']))} |"
+def _head(words: str, numbers: str, verdict: str = "") -> list[str]:
+    """The head of a table and the line under it: words to the left, numbers to the right."""
+    columns = [words, numbers, *filter(None, [verdict])]
+    marks = ["---"] * len(words.split("|")) + ["--:"] * len(numbers.split("|")) + ["---"] * bool(verdict)
+    return [f"| {' | '.join(columns)} |", f"|{'|'.join(marks)}|"]
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def paper(content: Mapping[str, Any]) -> str:
@@ -65,11 +109,18 @@ def paper(content: Mapping[str, Any]) -> str:
     return "\n".join([f"{made(content)}:", "", *cells(content)])
 
 
+def _of_rows(table: Callable[[Mapping[str, Any]], str]) -> Callable[[Path], str]:
+    return lambda path: table(json.loads(path.read_text()))
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     **dict.fromkeys(("shapes", "shapes-resnet50"), lambda path: shapes(Report.load(path))),
     **dict.fromkeys(
-        ("paper-table2", "paper-baselines", "paper-improvements"), lambda path: paper(json.loads(path.read_text()))
+        ("paper-table2", "paper-baselines", "paper-improvements", "paper-compaction", "paper-compaction-digits"),
+        _of_rows(paper),
     ),
+    "in-training-slimming": _of_rows(slimming_training),
+    "sparsifier-overhead": _of_rows(overhead),
 }
 
 
@@ -90,24 +141,34 @@ def published(name: str) -> str:
     return TABLES[name](newest(name))
 
 
+def documents() -> list[Path]:
+    """The files in which tables may stand."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def main() -> None:
-    """Rewrite the README, or with --check exit with 1 where it differs."""
+    """Rewrite the documents, or with --check exit with 1 where one differs."""
     parser = argparse.ArgumentParser(
         prog="python -m chase.benchmarks.tables", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the README is out of date")
-    check, readme = parser.parse_args().check, ROOT / "README.md"
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is out of date")
+    check = parser.parse_args().check
     try:
-        text = readme.read_text()
-        new = rewritten(text, published)
-        if check and new != text:
-            raise ChaseError("README.md differs from the results; run python -m chase.benchmarks.tables")
-        if new != text:
-            with atomic(readme) as temporary:
-                temporary.write_text(new)
+        for document in documents():
+            _rewrite(document, check=check)
     except ChaseError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+
+
+def _rewrite(document: Path, *, check: bool) -> None:
+    text = document.read_text()
+    new = rewritten(text, published)
+    if check and new != text:
+        raise ChaseError(f"{document.name} differs from the results; run python -m chase.benchmarks.tables")
+    if new != text:
+        with atomic(document) as temporary:
+            temporary.write_text(new)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,25 @@ import pytest
 from small_reports import ENVIRONMENT, gained, slim_row
 
 from chase.benchmarks.report import Report
-from chase.benchmarks.tables import ROOT, newest, paper, published, rewritten, shapes
+from chase.benchmarks.tables import (
+    documents,
+    newest,
+    overhead,
+    paper,
+    published,
+    rewritten,
+    shapes,
+    slimming_training,
+)
 from chase.errors import CheckpointError, RecipeError
 
 
-def test_the_readme_holds_the_tables_that_the_results_give() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_documents_hold_the_tables_that_the_results_give() -> None:
+    texts = [document.read_text() for document in documents()]
 
-    assert "<!-- results: shapes -->" in text
-    assert rewritten(text, published) == text, "run python -m chase.benchmarks.tables"
+    assert sum("<!-- results: shapes -->" in text for text in texts) == 1
+    for text in texts:
+        assert rewritten(text, published) == text, "run python -m chase.benchmarks.tables"
 
 
 def test_a_table_replaces_what_stands_between_its_marks_and_nothing_else() -> None:
@@ -67,6 +77,34 @@ def test_a_table_of_the_paper_says_what_made_it_and_has_a_line_for_every_row() -
         "|---|--:|--:|",
         "| Chase | 28.0 ± 0.2 | 28.00 |",
     ]
+
+
+ENVIRONMENT_ROW = {"cpu": "A Processor", "threads": 1, "torch": "2.9.0", "date": "2026-01-02T03:04:05"}
+
+
+def test_the_replayed_schedules_have_a_line_each() -> None:
+    row = {"model": "vgg19", "allocation": "umm", "channels_last": True, "batch_size": 32, "compactions": 5}
+    stretches = [{"macs_ratio": 1.0, "time_ratio": 1.0}, {"macs_ratio": 0.278, "time_ratio": 0.303}]
+    row |= {"settings": {"normalise": "layer", "prune_skip": True}, "time_ratio": 0.466, "rows": stretches}
+    even = row | {"allocation": "even", "channels_last": False, "settings": {}}
+
+    source, _, _, _, *lines = slimming_training({"environment": ENVIRONMENT_ROW, "rows": [row, even]}).splitlines()
+
+    assert source == "A Processor, 1 thread, torch 2.9.0, 2026-01-02:"
+    assert lines == [
+        "| vgg19 | umm normalise=layer, prune_skip=true | channels-last | 32 | 5 | 0.28 × | 0.30 × | 0.47 × |",
+        "| vgg19 | the same share of every layer | contiguous | 32 | 5 | 0.28 × | 0.30 × | 0.47 × |",
+    ]
+
+
+def test_the_overhead_has_its_noise_floor_beside_it() -> None:
+    row = {"model": "resnet50", "batch_size": 8, "work": {"side": 224}, "masking_ms": 12.41, "masking_share": 0.00627}
+    row |= {"sparse_over_dense": {"median": 1.01, "ci95": [0.99, 1.0301]}, "event_ms": 800.4}
+    row |= {"dense_over_dense": {"median": 0.998, "ci95": [0.97, 1.02]}}
+
+    *_, line = overhead({"environment": ENVIRONMENT_ROW, "rows": [row]}).splitlines()
+
+    assert line == ("| resnet50 | 8 of 224x224 | 12.4 | 0.63 % | 1.010 (0.990–1.030) | 0.998 (0.970–1.020) | 800 |")
 
 
 def test_an_unknown_table_is_refused() -> None:
