@@ -11,7 +11,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,23 @@ def newest(what: str, results: Path = ROOT / "benchmarks" / "results") -> Path:
     if not found:
         raise CheckpointError(f"no results {what!r} in {results}; make and publish them first")
     return found[-1]
+
+
+def speed_ups(*reports: Report) -> str:
+    """How much faster each shape is, a line for each, a column for each runtime and batch size."""
+    rows = [row for report in reports for row in report.rows if row.speedup_vs_dense]
+    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    columns = sorted({(row.runtime, row.batch_size) for row in rows})
+    numbers = ["fewer MACs", *(f"{names[runtime]}, batch {size}" for runtime, size in columns)]
+    networks = dict.fromkeys(row.artifact for row in rows)
+    lines = [_line(name, *_across([row for row in rows if row.artifact == name], columns)) for name in networks]
+    source = _source(reports[0].environment, "onnxruntime", "openvino")
+    return "\n".join([source, "", *_head("network", " | ".join(numbers)), *lines])
+
+
+def _across(rows: Sequence[Row], columns: Sequence[tuple[str, int]]) -> list[str]:
+    found = {(row.runtime, row.batch_size): (row.speedup_vs_dense or {})["median"] for row in rows}
+    return [f"{ratio:.2f} ×" for ratio in (rows[0].mac_ratio, *(found[column] for column in columns))]
 
 
 def shapes(report: Report) -> str:
@@ -109,18 +127,32 @@ def paper(content: Mapping[str, Any]) -> str:
     return "\n".join([f"{made(content)}:", "", *cells(content)])
 
 
-def _of_rows(table: Callable[[Mapping[str, Any]], str]) -> Callable[[Path], str]:
-    return lambda path: table(json.loads(path.read_text()))
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
-TABLES: dict[str, Callable[[Path], str]] = {
-    **dict.fromkeys(("shapes", "shapes-resnet50"), lambda path: shapes(Report.load(path))),
-    **dict.fromkeys(
-        ("paper-table2", "paper-baselines", "paper-improvements", "paper-compaction", "paper-compaction-digits"),
-        _of_rows(paper),
-    ),
-    "in-training-slimming": _of_rows(slimming_training),
-    "sparsifier-overhead": _of_rows(overhead),
+@dataclass(frozen=True)
+class Table:
+    """A table in Markdown: how the results of some names are read, and what is made of them."""
+
+    read: Callable[[Path], Any]
+    make: Callable[..., str]
+    results: tuple[str, ...]
+
+
+TABLES: dict[str, Table] = {
+    "speed-ups": Table(Report.load, speed_ups, ("shapes-resnet50", "shapes")),
+    **{name: Table(Report.load, shapes, (name,)) for name in ("shapes", "shapes-resnet50")},
+    **{
+        name: Table(_read, paper, (name,))
+        for name in (
+            *("paper-table2", "paper-baselines", "paper-improvements"),
+            *("paper-compaction", "paper-compaction-digits"),
+        )
+    },
+    "in-training-slimming": Table(_read, slimming_training, ("in-training-slimming",)),
+    "sparsifier-overhead": Table(_read, overhead, ("sparsifier-overhead",)),
 }
 
 
@@ -130,7 +162,7 @@ def rewritten(text: str, table: Callable[[str], str]) -> str:
 
 
 def published(name: str) -> str:
-    """The table `name` from the newest results of that name.
+    """The table `name` from the newest results that it is made of.
 
     Raises:
         RecipeError: if there is no such table.
@@ -138,7 +170,8 @@ def published(name: str) -> str:
     """
     if name not in TABLES:
         raise RecipeError(f"no table named {name!r}; known: {', '.join(TABLES)}")
-    return TABLES[name](newest(name))
+    table = TABLES[name]
+    return table.make(*(table.read(newest(results)) for results in table.results))
 
 
 def documents() -> list[Path]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from chase.benchmarks.tables import (
     rewritten,
     shapes,
     slimming_training,
+    speed_ups,
 )
 from chase.errors import CheckpointError, RecipeError
 
@@ -48,6 +50,21 @@ def test_the_shapes_table_has_a_line_for_every_row_with_a_speed_up() -> None:
     assert lines == [
         "| slim model.onnx | onnxruntime | 1 | 2.00 × (1.96–2.04) | 2.00 × | 1.00 | faster |",
         "| slim model.onnx | onnxruntime | 32 | 0.50 × (0.49–0.51) | 2.00 × | 0.25 | slower |",
+    ]
+
+
+def test_speed_ups_of_several_reports_stand_in_one_table() -> None:
+    rows = [slim_row(), slim_row(batch_size=32, speedup_vs_dense=gained(0.5, "dense", verdict="slower"))]
+    one = Report(environment=ENVIRONMENT, rows=tuple(rows))
+    two = replace(one, rows=tuple(replace(row, artifact="other") for row in rows))
+
+    assert speed_ups(one, two).splitlines() == [
+        "A Processor, 1 thread, ONNX Runtime 1.20.0, torch 2.9.0, 2026-01-02:",
+        "",
+        "| network | fewer MACs | ONNX Runtime, batch 1 | ONNX Runtime, batch 32 |",
+        "|---|--:|--:|--:|",
+        "| slim model.onnx | 2.00 × | 2.00 × | 0.50 × |",
+        "| other | 2.00 × | 2.00 × | 0.50 × |",
     ]
 
 
@@ -108,5 +125,5 @@ def test_the_overhead_has_its_noise_floor_beside_it() -> None:
 
 
 def test_an_unknown_table_is_refused() -> None:
-    with pytest.raises(RecipeError, match="no table named 'shape'; known: shapes"):
+    with pytest.raises(RecipeError, match="no table named 'shape'; known: speed-ups, shapes"):
         published("shape")
