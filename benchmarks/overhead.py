@@ -26,6 +26,7 @@ from chase.files import write_json
 from chase.runtimes.base import resolve_device, torch_settings
 from chase.sparse import Chase, Sparsifier
 
+CASES = ("cifar-resnet18:128", "vgg19:32", "cifar-resnet50:8", "resnet50:8@224")
 STEPS = 1_000_000  # no event is reached while measuring
 EVENTS = 10_000  # more than will be timed
 BETWEEN = Chase(sparsity=0.9, update_every=STEPS - 1, stop=1.0)
@@ -111,24 +112,29 @@ def _peak_bytes(work: Workload, *, sparse: bool) -> int | None:
     return memory.peak_bytes
 
 
+def _workload(case: str, shared: dict[str, Any]) -> Workload:
+    """From MODEL:BATCH or MODEL:BATCH@SIDE."""
+    model, _, images = case.rpartition(":")
+    batch_size, _, side = images.partition("@")
+    given = {"settings": {"num_classes": 100}, **shared}
+    return Workload(model=model, batch_size=int(batch_size), side=int(side or 32), **given)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure, and write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60.0, help="per network")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--case", action="append", metavar="MODEL:BATCH", help="repeatable")
-    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--case", action="append", metavar="MODEL:BATCH[@SIDE]", help="repeatable; images of 32x32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", *AUTOCAST), default="fp32")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compiled", action="store_true")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    shared = {name: getattr(args, name) for name in ("side", "device", "precision", "channels_last", "compiled")}
-    cases = [case.rpartition(":") for case in args.case or ["cifar-resnet18:128", "cifar-resnet50:8", "vgg19:32"]]
-    given = {"settings": {"num_classes": 100}, **shared}
-    works = [Workload(model=name, batch_size=int(batch), **given) for name, _, batch in cases]
+    shared = {name: getattr(args, name) for name in ("device", "precision", "channels_last", "compiled")}
+    works = [_workload(case, shared) for case in args.case or CASES]
     rows = [measure(work, seconds=args.seconds) for work in works]
     command = ["python", "-m", "chase.benchmarks.overhead", *(sys.argv[1:] if argv is None else argv)]
     write_json(args.out, {"environment": environment(torch.device(args.device)), "command": command, "rows": rows})

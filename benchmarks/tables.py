@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from chase.benchmarks.paper.document import cells, made
@@ -74,7 +75,10 @@ def _shape(row: Row) -> str:
 
 def slimming_training(content: Mapping[str, Any]) -> str:
     """What is left of a masked training's time when it is compacted on its way."""
-    words, numbers = "network | channels leave by | layout", "batch | cuts | last step: MACs | time | all steps: time"
+    words, numbers = (
+        "network | channels leave by | layout",
+        "batch | cuts | masked step | last step: MACs | time | all steps: time",
+    )
     return "\n".join([_source(content["environment"]), "", *_head(words, numbers), *map(_replay, content["rows"])])
 
 
@@ -84,7 +88,8 @@ def _replay(row: Mapping[str, Any]) -> str:
     layout = "channels-last" if row["channels_last"] else "contiguous"
     last = row["rows"][-1]
     ratios = (f"{ratio:.2f} ×" for ratio in (last["macs_ratio"], last["time_ratio"], row["time_ratio"]))
-    return _line(row["model"], by, layout, str(row["batch_size"]), str(row["compactions"]), *ratios)
+    step = f"{1000 * median(each['masked_step_s'] for each in row['rows']):.0f} ms"
+    return _line(row["model"], by, layout, str(row["batch_size"]), str(row["compactions"]), step, *ratios)
 
 
 def overhead(content: Mapping[str, Any]) -> str:

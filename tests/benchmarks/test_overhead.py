@@ -14,10 +14,11 @@ TINY = Workload(model="vgg8", batch_size=2, side=8, settings={"num_classes": 10,
 
 
 def test_the_report_holds_raw_samples_and_ratios(tmp_path: Path) -> None:
-    main(["--out", str(tmp_path / "o.json"), "--case", "cifar-resnet20:2", "--seconds", "0.1"])
+    main(["--out", str(tmp_path / "o.json"), "--case", "cifar-resnet20:2@16", "--seconds", "0.1"])
 
     (row,) = json.loads((tmp_path / "o.json").read_text())["rows"]
     assert (row["model"], row["batch_size"]) == ("cifar-resnet20", 2)
+    assert row["work"]["side"] == 16
     assert set(row["samples_ms"]) == {"dense", "again", "sparse"}
     assert row["masking_share"] == row["masking_ms"] / row["dense_step_ms"]
     assert set(row["mask_forms_ms"]) == set(FORMS)

@@ -101,7 +101,10 @@ ENVIRONMENT_ROW = {"cpu": "A Processor", "threads": 1, "torch": "2.9.0", "date":
 
 def test_the_replayed_schedules_have_a_line_each() -> None:
     row = {"model": "vgg19", "allocation": "umm", "channels_last": True, "batch_size": 32, "compactions": 5}
-    stretches = [{"macs_ratio": 1.0, "time_ratio": 1.0}, {"macs_ratio": 0.278, "time_ratio": 0.303}]
+    stretches = [
+        {"masked_step_s": 0.75, "macs_ratio": 1.0, "time_ratio": 1.0},
+        {"masked_step_s": 0.73, "macs_ratio": 0.278, "time_ratio": 0.303},
+    ]
     row |= {"settings": {"normalise": "layer", "prune_skip": True}, "time_ratio": 0.466, "rows": stretches}
     even = row | {"allocation": "even", "channels_last": False, "settings": {}}
 
@@ -109,8 +112,8 @@ def test_the_replayed_schedules_have_a_line_each() -> None:
 
     assert source == "A Processor, 1 thread, torch 2.9.0, 2026-01-02:"
     assert lines == [
-        "| vgg19 | umm normalise=layer, prune_skip=true | channels-last | 32 | 5 | 0.28 × | 0.30 × | 0.47 × |",
-        "| vgg19 | the same share of every layer | contiguous | 32 | 5 | 0.28 × | 0.30 × | 0.47 × |",
+        "| vgg19 | umm normalise=layer, prune_skip=true | channels-last | 32 | 5 | 740 ms | 0.28 × | 0.30 × | 0.47 × |",
+        "| vgg19 | the same share of every layer | contiguous | 32 | 5 | 740 ms | 0.28 × | 0.30 × | 0.47 × |",
     ]
 
 
