@@ -96,13 +96,21 @@ class Trainee:
 
     def step(self) -> None:
         """One training step."""
+        self._backward()
+        self.update()
+
+    def _backward(self) -> None:
         (x, y), dtype = self._batch, AUTOCAST.get(self.work.precision)
         with torch.inference_mode(False), torch.enable_grad():
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
                 loss = nn.functional.cross_entropy(self._forward(x), y)
             loss.backward()
-            self.optimizer.step()
+
+    def gradients(self) -> list[Tensor]:
+        """Those of a batch, before anything masks them; they stay until the next step."""
+        self._backward()
+        return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
 
     def update(self) -> None:
         """The optimizer's part of a step alone, with the gradients that are there."""

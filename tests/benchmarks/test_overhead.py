@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from chase.benchmarks.mask_forms import FORMS
-from chase.benchmarks.overhead import BETWEEN, EVENTS, EVERY, STEPS, main, measure
+from chase.benchmarks.overhead import BETWEEN, EVENTS, EVERY, STEPS, _update, main, measure
 from chase.benchmarks.steps import Trainee, Workload
+from chase.sparse import Event
 
 TINY = Workload(model="vgg8", batch_size=2, side=8, settings={"num_classes": 10, "width": 0.125})
 
@@ -40,16 +41,24 @@ def test_the_sparse_step_trains_and_stays_sparse() -> None:
     assert not weight.detach()[masks == 0].any()
 
 
-def test_each_update_of_the_timed_event_is_one() -> None:
+def test_each_timed_event_grows_by_dense_gradients() -> None:
     trainee = Trainee(TINY, EVERY, steps=EVENTS)
-    trainee.step()
-    seen: list[int] = []
-    trainee.sparsifier.observers.append(lambda event: seen.append(event.step))
+    explorer, masks = trainee.sparsifier._explorer, trainee.sparsifier.masks
+    seen: list[tuple[int, int]] = []
 
-    trainee.update()
-    trainee.update()
+    def observed(event: Event) -> None:
+        found = [gradient[masks.weights[name] == 0] for name, gradient in explorer.gradients.items()]
+        dormant = sum(int(gradient.count_nonzero()) for gradient in found)
+        seen.append((event.step, dormant))
 
-    assert seen == [2, 3]
+    trainee.sparsifier.observers.append(observed)
+    run = _update(trainee)
+
+    run()
+    run()
+
+    assert [step for step, _ in seen] == [1, 2]
+    assert all(dormant > 1000 for _, dormant in seen)
     assert BETWEEN.with_(update_every=1) == EVERY
 
 
