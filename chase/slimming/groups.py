@@ -62,8 +62,9 @@ class Group:
 
     `size` units, numbered from 0; `slices` are all that leaves with a unit; `producers` are the weights that make the
     units, and `lanes` their widths. `even` are sets of lanes that keep equally many channels (the groups of a grouped
-    convolution). `pinned` says why no unit may ever leave; `held` counts, by reason, channels of these producers that
-    are not among the units since they must stay. `skip` says that the units run along a skip connection.
+    convolution), and `conv_groups` the number of groups of each producer that is a grouped convolution. `pinned` says
+    why no unit may ever leave; `held` counts, by reason, channels of these producers that are not among the units since
+    they must stay. `skip` says that the units run along a skip connection.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Group:
     held: Mapping[str, int] = field(default_factory=dict)
     lanes: tuple[Lane, ...] = ()
     even: tuple[tuple[Lane, ...], ...] = ()
+    conv_groups: Mapping[str, int] = field(default_factory=dict)
 
     def why_not(self, *, prune_skip: bool = False, keep: Sequence[str] = ()) -> str | None:
         """Why the channels may not leave under these settings, or None if they may.
@@ -186,6 +188,7 @@ class Collection:
         slices, even = self._slices(), self._even()
         skips = {int(self.group_of[unit]) for unit in self.ledger.skips}
         names = list(self.order)
+        divided = self.ledger.conv_groups
         return tuple(
             Group(
                 name=names[index],
@@ -195,6 +198,7 @@ class Collection:
                 skip=index in skips,
                 lanes=tuple(self._lane(self.ledger.produced[key], index) for key in producers),
                 even=tuple(even[index]),
+                conv_groups={tensor: divided[tensor] for tensor, _ in producers if tensor in divided},
                 pinned=self._pinned(producers),
                 held=self._held(producers),
             )

@@ -113,14 +113,15 @@ class Ledger:
     """Which units are tied, the tensors that own them, and the reasons that hold them.
 
     `produced` are the (tensor, dim) whose units are channels; `even` are sets of blocks, each block a list of units,
-    that must keep equally many; `foreign` says why a tensor may not be cut at all, unless a rule has `explained` its
-    use.
+    that must keep equally many; `conv_groups` says in how many groups the weight of a grouped convolution makes its
+    channels; `foreign` says why a tensor may not be cut at all, unless a rule has `explained` its use.
     """
 
     units: UnionFind = field(default_factory=UnionFind)
     owned: dict[tuple[str, int, Block | None], Owned] = field(default_factory=dict)
     produced: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     even: list[tuple[Tensor, ...]] = field(default_factory=list)
+    conv_groups: dict[str, int] = field(default_factory=dict)
     explained: set[str] = field(default_factory=set)
     foreign: dict[str, str] = field(default_factory=dict)
     pins: dict[int, str] = field(default_factory=dict)
@@ -193,6 +194,11 @@ class Ledger:
         """Ask for equally many units to stay in each block."""
         if len(blocks) > 1:
             self.even.append(tuple(blocks))
+
+    def divide(self, ids: Tensor, groups: int) -> None:
+        """Note that a convolution makes these channels in so many groups, of which equally many have to stay."""
+        self.balance(ids.chunk(groups))
+        self.conv_groups |= {tensor: groups for (tensor, _), made in self.produced.items() if torch.equal(made, ids)}
 
     def settle(self) -> None:
         """Hold the units of tensors that an operator uses in a way that no rule explains."""

@@ -112,6 +112,7 @@ def _rows(group: Group, part: Slice, scored: Scored, generator: torch.Generator)
         weight=(weight * mask).transpose(0, part.dim),
         mask=mask.transpose(0, part.dim),
         size=math.prod(shape) // shape[part.dim],
+        groups=group.conv_groups.get(part.tensor, 1),
         alive=living,
         scale=of_rows(scales(group, scored.weights)),
         taylor=of_rows(taylor),

@@ -23,15 +23,18 @@ class Rows:
 
     `layer` names the weight; `weight` [out, ...] holds masked entries as zeros, `mask` is of its shape, and `size` is
     the number of entries of a dense row, more than the row's own where dead channels have been cut out of a live
-    training. `alive` [out] says which rows' channels live. `scale` [out] is the mean |γ| of the norms that the channels
-    run through (None: there is none); `taylor` and `fisher` [out] are means over training steps of |G| and G², with G
-    the gradient of the loss for a gate on the channel (None: not recorded). `generator` is for random draws.
+    training. `groups` is that of a convolution: equally many rows, one after the other, read the same input channels,
+    and only those can be compared entry by entry. `alive` [out] says which rows' channels live. `scale` [out] is the
+    mean |γ| of the norms that the channels run through (None: there is none); `taylor` and `fisher` [out] are means
+    over training steps of |G| and G², with G the gradient of the loss for a gate on the channel (None: not recorded).
+    `generator` is for random draws.
     """
 
     layer: str
     weight: Tensor
     mask: Tensor
     size: int
+    groups: int
     alive: Tensor
     scale: Tensor | None
     taylor: Tensor | None
@@ -88,12 +91,11 @@ def l2(rows: Rows) -> Tensor:
 
 
 def fpgm(rows: Rows) -> Tensor:
-    """The sum of distances to the layer's other living rows: those near the geometric median can be replaced by the
-    rest (He et al. 2019)."""
-    flat = rows.weight.flatten(1).float()
-    living, exact = flat[rows.alive.to(flat.device)], "donot_use_mm_for_euclid_dist"  # products would add noise
-    distances: Tensor = torch.cdist(flat, living, compute_mode=exact)
-    return distances.sum(1)
+    """The sum of distances to the layer's other living rows, in a grouped convolution to those of the same group: rows
+    near the geometric median can be replaced by the rest (He et al. 2019)."""
+    flat, exact = rows.weight.flatten(1).float(), "donot_use_mm_for_euclid_dist"  # products would add noise
+    parts = zip(flat.chunk(rows.groups), rows.alive.to(flat.device).chunk(rows.groups), strict=True)
+    return torch.cat([torch.cdist(part, part[alive], compute_mode=exact).sum(1) for part, alive in parts])
 
 
 def taylor(rows: Rows) -> Tensor:

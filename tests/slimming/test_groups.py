@@ -200,6 +200,17 @@ def test_the_groups_of_a_grouped_convolution_are_lanes_that_stay_even() -> None:
     assert [(part.block, part.reads) for part in columns] == [(Block(0, 2), True), (Block(1, 2), True)]
     assert [part.positions.tolist() for part in columns] == [[0, 1], [0, 1]]
     assert [part.units.tolist() for part in columns] == [[0, 1], [2, 3]]
+    assert [dict(group.conv_groups) for group in groups.values()] == [{}, {"2.weight": 2}, {}]
+
+
+def test_the_groups_of_a_convolution_are_known_where_its_weight_is_computed() -> None:
+    class Halved(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.conv2d(x, 0.5 * self.weight, groups=self.groups)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Halved(4, 6, 1, groups=2, bias=False), nn.Conv2d(6, 2, 1))
+
+    assert groups_of(model, 3, 2, 2)["1"].conv_groups == {"1.weight": 2}
 
 
 def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:

@@ -109,17 +109,20 @@ def test_the_training_goes_the_same_way_however_often_it_is_compacted(
     assert (ours.masks.sparsity, ours.masks.channel_sparsity) == (theirs.masks.sparsity, theirs.masks.channel_sparsity)
 
 
-def test_the_score_of_a_transposed_convolution_is_that_of_its_dense_rows() -> None:
-    scores: dict[int, Tensor] = {}
-    for at in (0, 6):
-        sparse = losses(grouped, at=(at,) if at else ())[1]
-        (group,) = (group for group in sparse.masks.groups if group.name == "up")
+@pytest.mark.parametrize("criterion", ["umm", "ws", "mmm", "l1", "l2", "fpgm"])
+def test_the_scores_of_living_channels_are_those_of_their_dense_rows(criterion: str) -> None:
+    """Also of a transposed convolution, and of a grouped one whose two groups read different channels."""
+    scores: list[dict[str, Tensor]] = []
+    for at in ((), (6,)):
+        sparse = losses(grouped, at=at)[1]
         weights, masks = dict(sparse.model.named_parameters()), sparse.masks
         scored = Scored(weights, masks.weights, masks.alive, masks.dense_shapes)
-        found = group_scores(group, CHANNEL_SCORES["umm"], scored)
-        scores[at] = found[masks.alive["up"]]
+        found = {group.name: group_scores(group, CHANNEL_SCORES[criterion], scored) for group in masks.groups}
+        scores.append({name: values[masks.alive[name]] for name, values in found.items()})
 
-    assert torch.allclose(scores[0], scores[6], rtol=1e-6)
+    assert scores[0].keys() == scores[1].keys() == {"one", "two", "up"}
+    for name, values in scores[0].items():
+        assert torch.allclose(values, scores[1][name], rtol=1e-6), name
 
 
 def test_a_shared_layer_stays_shared() -> None:

@@ -18,7 +18,13 @@ MASK = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0,
 
 
 def rows_of(
-    weight: Tensor, mask: Tensor, *, size: int | None = None, alive: Tensor | None = None, **more: Tensor
+    weight: Tensor,
+    mask: Tensor,
+    *,
+    size: int | None = None,
+    groups: int = 1,
+    alive: Tensor | None = None,
+    **more: Tensor,
 ) -> Rows:
     known = {name: more.get(name) for name in ("scale", "taylor", "fisher")}
     return Rows(
@@ -26,6 +32,7 @@ def rows_of(
         weight=weight * mask,
         mask=mask,
         size=size or weight[0].numel(),
+        groups=groups,
         alive=torch.ones(len(weight), dtype=torch.bool) if alive is None else alive,
         generator=torch.Generator().manual_seed(0),
         **known,
@@ -59,6 +66,14 @@ def test_fpgm_sums_the_distances_to_living_rows() -> None:
 
     side = math.sqrt(9 + 9)
     assert found[:3] == pytest.approx([5 + 1, 5 + side, 1 + side], rel=1e-6)  # the middle one can be replaced first
+
+
+def test_fpgm_compares_no_rows_that_read_different_channels() -> None:
+    weight = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 1.0], [1.0, 2.0]])
+    alive = torch.tensor([True, True, True, False])
+
+    assert score("fpgm", rows_of(weight, torch.ones(4, 2), groups=2)) == [5.0, 5.0, 1.0, 1.0]
+    assert score("fpgm", rows_of(weight, torch.ones(4, 2), groups=2, alive=alive)) == [5.0, 5.0, 0.0, 1.0]
 
 
 def test_what_was_recorded_is_the_score() -> None:

@@ -34,7 +34,7 @@ def convolution(flow: Flow, node: fx.Node) -> Labels | None:
     _read(flow, node, _incoming(source, 1, weight[1] * groups), groups)
     made = _rows(flow, node)
     if made is not None and groups > 1:
-        flow.ledger.balance(made.ids.chunk(groups))
+        flow.ledger.divide(made.ids, groups)
     return _passed(flow, node, source, 1, made)
 
 
