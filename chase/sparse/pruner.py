@@ -70,6 +70,8 @@ class Pruner:
             self.masks.alive[name][units] = False
         if self.graveyard is not None:
             self.graveyard.exchange(self.model, returning)
+            if progress >= 1:  # this was τ_stop: none may return any more
+                self.graveyard = None
         self.masks.bury()
         if self.gates is not None:
             self.gates.reset()
@@ -156,5 +158,6 @@ class Pruner:
         """Continue where `state_dict` was taken."""
         if self.gates is not None:
             self.gates.load_state_dict(state["gates"])
+        self.graveyard = None if state["graveyard"] is None else Graveyard(self.model, self.masks)
         if self.graveyard is not None:
             self.graveyard.load_state_dict(state["graveyard"], self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -206,8 +207,31 @@ def test_channels_that_may_return_are_not_cut_out() -> None:
     assert sparse.compact()
 
 
+def buried(sparse: Sparsifier) -> object:
+    return sparse.state_dict()["pruner"]["graveyard"]
+
+
+def test_nothing_is_buried_once_no_channel_may_return() -> None:
+    net, optimizer, sparse = start(REGROW.with_(stop=0.5), steps=12)
+    for step in range(1, 6):
+        plain_step(net, optimizer, step)
+    earlier = copy.deepcopy(sparse.state_dict())
+    assert earlier["pruner"]["graveyard"]
+    plain_step(net, optimizer, 6)
+    assert buried(sparse) is None
+
+    resumed = start(REGROW.with_(stop=0.5), steps=12)[2]
+    resumed.load_state_dict(sparse.state_dict())
+    assert buried(resumed) is None
+    resumed.load_state_dict(earlier)
+    assert buried(resumed)
+    resumed.finish()
+    assert buried(resumed) is None
+
+
 GATHERING = {
     "regrowth": REGROW,
+    "regrowth-ended": REGROW.with_(stop=0.5),
     "taylor": REGROW.with_(channel_regrowth=0.0, criterion="taylor"),
     "group-fisher": REGROW.with_(channel_regrowth=0.0, criterion="group-fisher"),
     "snfs": make("snfs", sparsity=0.6, update_every=3),
