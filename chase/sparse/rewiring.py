@@ -34,8 +34,8 @@ class Rewiring:
         self._signs = {name: weight.sign() for name, weight in self.weights.items()}
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
-        """Walk, retire the weights that crossed zero, and bring as many to life."""
+    def retire(self, step: int) -> int:
+        """Walk, and mask the weights that crossed zero; how many did."""
         rates = {id(each): group["lr"] for group in self.optimizer.param_groups for each in group["params"]}
         retired = 0
         for index, (name, weight) in enumerate(self.weights.items()):
@@ -45,15 +45,12 @@ class Rewiring:
             crossed = (mask != 0) & (weight * sign <= 0)
             mask.masked_fill_(crossed, 0)
             retired += int(crossed.sum())
-        self._revive(retired, torch.Generator().manual_seed(mix(self.seed, step, DRAW)))
+        return retired
 
-    def _walk(self, sign: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(sign.shape, generator=generator).to(sign)
-        return noise.mul_(rate * self.l1 / 3) - rate * self.l1 * sign  # √(2 η T) = η α / 3
-
-    def _revive(self, count: int, generator: torch.Generator) -> None:
+    @torch.no_grad()
+    def revive(self, count: int, step: int) -> None:
         """Switch on `count` random dormant weights, all where fewer are left."""
-        masks = self.masks.weights
+        masks, generator = self.masks.weights, torch.Generator().manual_seed(mix(self.seed, step, DRAW))
         dormant = {name: self.masks.allowed(name) & (masks[name] == 0) for name in self.weights}
         ends = torch.tensor([int(each.count_nonzero()) for each in dormant.values()]).cumsum(0)
         drawn = _distinct(count, int(ends[-1]), generator).sort().values
@@ -65,6 +62,10 @@ class Rewiring:
                 places = dormant[name].nonzero()[(drawn[mine] - starts[layer]).to(weight.device)].unbind(1)
                 masks[name][places] = 1
                 weight[places] = signs[mine].to(weight) * 1024 * torch.finfo(weight.dtype).tiny
+
+    def _walk(self, sign: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(sign.shape, generator=generator).to(sign)
+        return noise.mul_(rate * self.l1 / 3) - rate * self.l1 * sign  # √(2 η T) = η α / 3
 
 
 def _distinct(count: int, total: int, generator: torch.Generator) -> Tensor:

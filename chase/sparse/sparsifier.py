@@ -214,8 +214,9 @@ class Sparsifier:
         self.step += 1
         self._stashed = False
         if self._rewiring is not None:
-            self._rewiring.after_step(self.step)
-            self._silence()
+            retired = self._rewiring.retire(self.step)
+            self._silence()  # before the draw, so that a weight drawn again at once starts without momentum
+            self._rewiring.revive(retired, self.step)
         if (event := self.events.get(self.step)) is not None:
             self._run(event)
 

@@ -40,6 +40,21 @@ def test_a_weight_lives_as_long_as_its_sign() -> None:
     assert changed > 0
 
 
+def test_a_weight_that_is_drawn_again_at_once_starts_without_momentum() -> None:
+    net = seeded(small_mlp)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    sparse = Sparsifier(net, optimizer, make("deep-r", sparsity=0.1, rewire_l1=100.0), steps=50)
+    weights = {name: net.get_parameter(name) for name in sparse.masks.weights}
+    for step in range(1, 3):
+        before = flat(sparse.masks.weights) != 0
+        plain_step(net, optimizer, step)
+        again = before & (flat(sparse.masks.weights) != 0) & (flat(weights).abs() < 1e-30)
+        buffers = {name: optimizer.state[weight]["momentum_buffer"] for name, weight in weights.items()}
+
+        assert again.sum() > 1000
+        assert not flat(buffers)[again].any()
+
+
 def test_without_gradients_a_weight_drifts_to_zero_and_is_replaced() -> None:
     net, optimizer, sparse = start(1.0, lr=0.01)
     before, alive = flat({n: net.get_parameter(n) for n in sparse.masks.weights}), flat(sparse.masks.weights) != 0
@@ -77,8 +92,7 @@ def test_few_dormant_weights_take_as_few_draws_as_many(monkeypatch: pytest.Monke
     next(iter(sparse.masks.weights.values()))[0, :3] = 0
     drawn.clear()
 
-    with torch.no_grad():
-        sparse._rewiring._revive(2, torch.Generator().manual_seed(0))  # type: ignore[union-attr]
+    sparse._rewiring.revive(2, 1)  # type: ignore[union-attr]
 
     assert room > 1000
     assert sum(drawn) <= 2 * 3
