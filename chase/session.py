@@ -73,7 +73,7 @@ class Session:
             cost=self.cost,
             seed=settings.seed,
         )
-        self.sparsifier.observers.append(self._compare)
+        self.sparsifier.observers.append(lambda event: self._compare())
         masks = self.sparsifier.masks
         self.amenable, self.origin = Amenable(self.model, masks), Origin(self.model, masks)
         self.dense_widths = masks.widths()
@@ -134,10 +134,10 @@ class Session:
         if self.batch % LOOK_EVERY == 0:
             self.finite_losses()
 
-    def _compare(self, event: Event) -> None:
+    def _compare(self) -> None:
         """Make sure that all processes have decided alike."""
         if distributed.processes() > 1:
-            distributed.check_same(f"the masks of step {event.step}", self.sparsifier.masks.digest())
+            distributed.check_same(f"the masks of step {self.sparsifier.step}", self.sparsifier.masks.digest())
 
     def compact(self) -> None:
         """Cut dead channels out of everything that trains; the training goes on as if they were masked."""
@@ -248,7 +248,12 @@ class Session:
         return accuracy
 
     def save(self, path: Path, **facts: Any) -> None:
-        """Let the first process write the checkpoint: the network to keep, and the state of the training beside it."""
+        """Let the first process write the checkpoint: the network to keep, and the state of the training beside it.
+
+        Raises:
+            ChaseError: if losses are not finite, or the masks of the processes differ; nothing is written.
+        """
+        self._compare()  # Deep-R changes masks between events, and static masks have none
         state = state_of(self)
         kept = self.best or self._snapshot(None)
         if distributed.rank():

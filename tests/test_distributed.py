@@ -48,15 +48,30 @@ import os
 from chase.cli import main
 from chase.sparse.masks import Masks
 
-true = Masks.digest
+true, calls = Masks.digest, []
 
 def forged(masks):
-    mask = next(iter(masks.weights.values())).view(-1)
-    mask[0] = 1 - mask[0]
+    calls.append(masks)
+    if len(calls) == 2:  # the first event; before it, where the training began
+        mask = next(iter(masks.weights.values())).view(-1)
+        mask[0] = 1 - mask[0]
     return true(masks)
 
 if os.environ["RANK"] == "1":
     Masks.digest = forged
+main()
+"""
+ASTRAY = """
+import os
+from chase.cli import main
+from chase.sparse.rewiring import Rewiring
+
+true = Rewiring.revive
+
+def astray(rewiring, count, step):
+    true(rewiring, count, step + (step == 3 and os.environ["RANK"] == "1"))
+
+Rewiring.revive = astray
 main()
 """
 
@@ -165,6 +180,19 @@ def test_a_mask_that_differs_stops_both_and_names_both_hashes(tmp_path: Path) ->
         assert hashes[0] != hashes[4]
     assert found[0][1] == found[1][1]
     assert checkpoint.read(tmp_path / "run/checkpoint.pt")["training"]["epoch"] == 0
+
+
+def test_weights_that_are_drawn_otherwise_between_two_events_stop_both(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    (tmp_path / "astray.py").write_text(ASTRAY)
+    deep_r = ["-o", "method={name: deep-r, sparsity: 0.6, rewire_l1: 1.0}"]  # no events at all
+
+    found = launched(tmp_path, "astray.py", "train", "--recipe", "shared.yaml", *deep_r, "--quiet")
+
+    for code, error in found:
+        assert code == 1, error
+        assert "the masks of step 5 differ between processes: " in error
+    assert checkpoint.read(tmp_path / "run/checkpoint.pt")["training"]["batch"] == 0  # none of it was saved
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from chase.sparse.method import Method
 
 
 class Graveyard:
-    """The parameters and masks that channels had when they were removed: one more copy of the model, to be let go at τ_stop."""
+    """The parameters and masks that channels had when they were removed: one more copy of the model, until τ_stop."""
 
     def __init__(self, model: nn.Module, masks: Masks) -> None:
         self.masks = masks
