@@ -22,7 +22,7 @@ from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
 from chase.sparse.method import Method
 from chase.sparse.plan import plan, stop_step
-from chase.sparse.start import candidates, check_macs, check_reachable, floors, reachable
+from chase.sparse.start import candidates, check_layers, check_macs, check_reachable, floors, reachable
 from chase.tracing import trace
 
 
@@ -97,6 +97,7 @@ def _reachable(model: nn.Module, groups: tuple[Group, ...], spent: Cost, method:
     """Channel sparsity and MACs: at the start, with channels removed evenly, and with all groups on their floors."""
     chosen = candidates(groups, method)
     if method.prunes_channels:
+        check_layers(groups, method)
         check_reachable(chosen, method)
         check_macs(Masks.dense(model, chosen), method, spent)
     layers = {layer["weight"]: layer["nonzero"] for layer in _layers(model, method)}

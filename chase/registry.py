@@ -1,13 +1,14 @@
-"""Registry: a dict that explains a missing name and asks installed packages for it."""
+"""Names that are not there, explained; and Registry: a dict that does so, and asks installed packages for them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from chase.errors import UnknownName
+from chase.errors import RecipeError, UnknownName
 
 Entry = TypeVar("Entry")
 MOST_LISTED = 16
@@ -19,6 +20,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1) or [each for each in names if name and each.startswith(name)]
     listed = ", ".join(names[:MOST_LISTED]) + (", …" if len(names) > MOST_LISTED else "")
     return f"did you mean {close[0]!r}?" if close else f"known: {listed}"
+
+
+def check_patterns(setting: str, patterns: Iterable[str], layers: Collection[str]) -> None:
+    """Refuse a pattern of layer names, such as "layer4.*", that would have no effect.
+
+    Raises:
+        RecipeError: if one matches none of `layers`.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise RecipeError(f"{setting}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}")
 
 
 class Registry(dict[str, Entry]):

@@ -7,10 +7,10 @@ listed by hand for any architecture.
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +92,12 @@ class Group:
 
     def matches(self, pattern: str) -> bool:
         """Whether a pattern fits the name of one of the layers that make the units."""
-        return any(fnmatch.fnmatch(layer_name(producer), pattern) for producer in self.producers)
+        return any(fnmatchcase(layer, pattern) for layer in self.layers)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers that make the units."""
+        return tuple(map(layer_name, self.producers))
 
 
 def layer_name(tensor: str) -> str:

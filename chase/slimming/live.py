@@ -44,7 +44,8 @@ def compact(
         The units [n] that each group kept.
 
     Raises:
-        RecipeError: if the optimizer's state or a copy cannot be cut along; nothing is changed.
+        RecipeError: if the optimizer's state or a copy cannot be cut along, or round_to is not a width grid or has a
+            pattern that fits no layer; nothing is changed.
     """
     check_grid(round_to)
     kept = kept_units(model, masks, round_to)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from chase.registry import check_patterns
 from chase.slimming.certificate import certify, in_precision
-from chase.slimming.groups import Group
+from chase.slimming.groups import Group, layer_name
 from chase.slimming.surgery import Plan, cuts, replaced, slim_copy, tensors_of, without
-from chase.slimming.widths import Grid, check_grid, filled, grid_of
+from chase.slimming.widths import Grid, check_grid, filled, grid_of, patterns_of
 from chase.tracing import Example
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def slimmed(
 
     Raises:
         EquivalenceError: if slim and masked differ by more than 1e-10 relative in float64.
-        RecipeError: if round_to is not a width grid.
+        RecipeError: if round_to is not a width grid, or a pattern in it fits no layer.
     """
     small, plan, kept = cut(model, masks, round_to=round_to)
     masked = replaced(model, lambda name, tensor: in_precision(masks.masked(name, tensor), torch.float64))
@@ -68,7 +69,7 @@ def cut(model: nn.Module, masks: Masks, *, round_to: Grid = 1) -> tuple[nn.Modul
     It takes as much memory as the slim network and the largest tensor of the full one.
 
     Raises:
-        RecipeError: if round_to is not a width grid.
+        RecipeError: if round_to is not a width grid, or a pattern in it fits no layer.
     """
     check_grid(round_to)
     kept = kept_units(model, masks, round_to)
@@ -89,7 +90,13 @@ def cut(model: nn.Module, masks: Masks, *, round_to: Grid = 1) -> tuple[nn.Modul
 
 def kept_units(model: nn.Module, masks: Masks, round_to: Grid = 1) -> dict[str, Tensor]:
     """The units [n] that stay of each group: all living ones, and dead ones that the width grid and grouped
-    convolutions ask for, those with the largest weights first."""
+    convolutions ask for, those with the largest weights first.
+
+    Raises:
+        RecipeError: if a pattern of round_to fits no layer.
+    """
+    layers = {layer_name(name) for name in masks.weights} | {name for group in masks.groups for name in group.layers}
+    check_patterns("round_to", patterns_of(round_to), layers)
     tensors = tensors_of(model)
     return {
         group.name: filled(

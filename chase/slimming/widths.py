@@ -58,6 +58,11 @@ def grid_of(grid: Grid, group: Group) -> int:
     return next((number for pattern, number in grid.items() if group.matches(pattern)), 1)
 
 
+def patterns_of(grid: Grid) -> tuple[str, ...]:
+    """The patterns of layer names in a grid; one number for all layers has none."""
+    return () if isinstance(grid, int) else tuple(grid)
+
+
 def lanes_of(group: Group) -> tuple[Lane, ...]:
     """The widths that a group's units add up to."""
     return group.lanes or (Lane(torch.arange(group.size)),)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from chase.errors import RecipeError
+from chase.registry import check_patterns
 from chase.slimming import channel_groups
 from chase.slimming.groups import Group, prunable
-from chase.slimming.widths import grid_of
+from chase.slimming.widths import grid_of, patterns_of
 from chase.sparse.channels import floor_width, most_removable, removable
 from chase.sparse.distributions import DISTRIBUTIONS, counts
 from chase.sparse.masks import Masks, maskable
@@ -59,6 +60,7 @@ def _prunable_groups(
         if example is None:
             raise RecipeError("channel_sparsity > 0 needs example=, one input of the model, to trace its channels")
         groups = channel_groups(model, example.to(next(model.parameters()).device), freedoms=method.freedoms)
+    check_layers(groups, method)
     chosen = candidates(groups, method)
     check_reachable(chosen, method)
     return chosen
@@ -96,6 +98,17 @@ def check_macs(masks: Masks, method: Method, cost: Cost | None) -> None:
             f"executed_macs {method.executed_macs} cannot be reached with min_channel_ratio "
             f"{method.min_channel_ratio} on a width grid of {method.round_to}: the least is {least:.4f}"
         )
+
+
+def check_layers(groups: tuple[Group, ...], method: Method) -> None:
+    """Refuse a pattern of layer names that fits none of a model's groups.
+
+    Raises:
+        RecipeError: with the nearest name.
+    """
+    layers = {layer for group in groups for layer in group.layers}
+    check_patterns("method.keep", method.keep, layers)
+    check_patterns("method.round_to", patterns_of(method.round_to), layers)
 
 
 def candidates(groups: tuple[Group, ...], method: Method) -> tuple[Group, ...]:

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from chase.errors import RecipeError
-from chase.registry import did_you_mean
+from chase.registry import check_patterns
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,14 @@ def names(steps: Sequence[Step]) -> list[str]:
     return found
 
 
-def matching(patterns: Iterable[str], layers: Collection[str]) -> tuple[str, ...]:
+def matching(patterns: Sequence[str], layers: Collection[str]) -> tuple[str, ...]:
     """The layers, in their order, that a pattern such as "layer4.*" matches.
 
     Raises:
         RecipeError: if a pattern matches none.
     """
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = {layer for layer in layers if fnmatchcase(layer, pattern)}
-        if not found:
-            raise RecipeError(f"keep_fp32: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}")
-        chosen |= found
-    return tuple(layer for layer in layers if layer in chosen)
+    check_patterns("keep_fp32", patterns, layers)
+    return tuple(layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in patterns))
 
 
 def _above(module: str) -> Iterable[str]:

@@ -55,9 +55,18 @@ def test_slim_keeps_each_layer_on_its_own_grid(chase: Chase, workspace: Path) ->
 def test_a_layer_that_no_pattern_fits_has_no_grid(chase: Chase, workspace: Path) -> None:
     fine = widths(chase("slim", "--round-to", "1", "--out", "fine.pt", "--json")[1])
 
-    ours = widths(chase("slim", "--round-to", "no.such.layer=64", "--out", "own.pt", "--json")[1])
+    ours = widths(chase("slim", "--round-to", "features.0=16", "--out", "own.pt", "--json")[1])
 
-    assert ours == fine
+    assert {**ours, "features.0": None} == {**fine, "features.0": None}
+
+
+@pytest.mark.parametrize("command", [["slim", "--out", "own.pt"], [*TRAIN]])
+def test_a_pattern_that_fits_no_layer_is_refused(command: list[str], chase: Chase, workspace: Path) -> None:
+    code, out, err = chase(*command, "--round-to", "feature.0=16,8")
+
+    assert (code, out) == (2, "")
+    assert "round_to: no layer matches 'feature.0'; did you mean 'features.0'?" in err
+    assert not Path("own.pt").exists()
 
 
 BAD = [

@@ -206,6 +206,28 @@ def test_where_no_channel_may_leave_the_error_says_what_to_change() -> None:
         build(Chase(channel_sparsity=0.5, keep=("*",)), small_mlp, example=EXAMPLE)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": ("conv*", "wied")}, r"method.keep: no layer matches 'wied'; did you mean 'wide'\?"),
+        ({"keep": ("norm1",)}, "method.keep: no layer matches 'norm1'"),  # it makes no channels
+        (
+            {"round_to": {"layer.*": 4, "*": 1}},
+            r"method.round_to: no layer matches 'layer.\*'; known: conv1, conv2",
+        ),
+    ],
+)
+def test_a_pattern_that_fits_no_layer_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build(CHASE.with_(**settings), example=EXAMPLE)
+
+
+def test_a_pattern_may_fit_a_layer_that_keeps_its_channels_anyway() -> None:
+    settings: dict[str, Any] = {"keep": ("fc", "conv2"), "round_to": {"fc": 8, "*": 1}}
+
+    assert build(CHASE.with_(**settings), example=EXAMPLE).masks.widths() == {"conv1": 8, "wide": 16}
+
+
 def test_keep_and_prune_skip_choose_the_groups() -> None:
     kept = build(CHASE.with_(keep=("wide",)), example=EXAMPLE)
     skips = build(CHASE.with_(prune_skip=True), example=EXAMPLE)
