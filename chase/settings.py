@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from chase.errors import RecipeError, UnknownName
 from chase.registry import did_you_mean
+
+
+def check_finite(name: str, value: object) -> None:
+    """Refuse infinity and NaN in a setting, or anywhere inside a mapping or a list of them.
+
+    Raises:
+        RecipeError: naming the setting.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{name} must be a finite number, not {value}")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_finite(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_finite(name, inner)
 
 
 def _positive(name: str, value: float, *, zero: bool = False) -> None:
@@ -27,6 +44,9 @@ class ModelSettings:
     name: str = "vgg8"
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_finite("model", vars(self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
@@ -39,6 +59,7 @@ class DataSettings:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_finite("data", vars(self))
         _positive("data.batch_size", self.batch_size)
         if not 0 <= self.validation < 1:
             raise RecipeError(f"data.validation must lie in [0, 1), not {self.validation}")
@@ -57,6 +78,7 @@ class OptimizerSettings:
     norm_decay: bool = True
 
     def __post_init__(self) -> None:
+        check_finite("optimizer", vars(self))
         _one_of("optimizer.name", self.name, ("sgd", "adamw"))
         _positive("optimizer.lr", self.lr)
         _positive("optimizer.weight_decay", self.weight_decay, zero=True)
@@ -77,6 +99,7 @@ class ScheduleSettings:
     warmup_epochs: float = 0.0
 
     def __post_init__(self) -> None:
+        check_finite("schedule", vars(self))
         _one_of("schedule.name", self.name, ("cosine", "multistep", "constant"))
         _positive("schedule.warmup_epochs", self.warmup_epochs, zero=True)
 
@@ -123,6 +146,7 @@ class TrainingSettings:
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
+        check_finite("training", vars(self))
         for name in ("epochs", "accumulate", "temperature"):
             _positive(f"training.{name}", getattr(self, name))
         for name in ("skip_nonfinite", "checkpoint_every", "checkpoint_minutes"):

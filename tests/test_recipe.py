@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -133,7 +134,6 @@ def test_values_are_brought_to_their_types() -> None:
         ({"optimizer": {"lr": "fast"}}, "f.yaml: optimizer.lr: input should be a valid number"),
         ({"training": {"epochs": 0}}, "training.epochs must be above 0, not 0"),
         ({"optimizer": {"lr": -1}}, "optimizer.lr must be above 0, not -1"),
-        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr must be above 0, not nan"),
         ({"optimizer": {"weight_decay": -1}}, "optimizer.weight_decay must be at least 0, not -1"),
         ({"optimizer": {"momentum": 1.5}}, r"optimizer.momentum must lie in [0, 1), not 1.5"),
         ({"optimizer": {"betas": [0.9, 1]}}, r"optimizer.betas must lie in [0, 1), not 1.0"),
@@ -155,6 +155,36 @@ def test_a_wrong_recipe_is_one_clear_error(blocks: Any, message: str) -> None:
 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def decimals() -> list[tuple[str, str, bool]]:
+    """(block, setting, whether it is a list) of every setting that takes a number with decimals."""
+    blocks = {name: block for name, block in vars(Recipe()).items() if dataclasses.is_dataclass(block)}
+    hints = [(name, *hint) for name, block in blocks.items() for hint in get_type_hints(type(block)).items()]
+    return [(name, setting, "tuple" in str(hint)) for name, setting, hint in hints if "float" in str(hint)]
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize(("block", "setting", "several"), decimals())
+def test_a_number_that_is_not_finite_is_refused(block: str, setting: str, several: bool, text: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_dict({block: {setting: [0.5, text] if several else text}})
+
+    assert str(caught.value) == f"{block}.{setting} must be a finite number, not {text}"
+
+
+def test_every_setting_with_decimals_is_among_them() -> None:
+    assert {"data", "optimizer", "schedule", "training", "method"} == {block for block, *_ in decimals()}
+    assert ("training", "compact", True) in decimals()
+    assert ("method", "executed_macs", False) in decimals()
+
+
+def test_settings_of_models_and_data_are_finite_too() -> None:
+    for block in ("model", "data"):
+        with pytest.raises(RecipeError, match=f"{block}.settings.width must be a finite number, not inf"):
+            Recipe.from_dict({block: {"width": float("inf")}})
+    with pytest.raises(RecipeError, match="data.settings.noise.low must be a finite number, not nan"):
+        Recipe.from_dict({"data": {"noise": {"low": float("nan")}}})
 
 
 @pytest.mark.parametrize(

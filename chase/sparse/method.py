@@ -9,6 +9,7 @@ from typing import Any
 from chase import schedules
 from chase.errors import RecipeError
 from chase.registry import Registry
+from chase.settings import check_finite
 from chase.slimming.operators.rule import Freedoms
 from chase.slimming.widths import check_grid
 from chase.sparse.allocation import ALLOCATIONS
@@ -117,6 +118,7 @@ class Method:
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_finite("method", vars(self))
         self._check_numbers()
         self._check_names()
         self._check_together()

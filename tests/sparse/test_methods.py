@@ -178,7 +178,7 @@ def test_every_plan_ends_on_target(method: Method, steps: int) -> None:
     ("values", "message"),
     [
         ({"sparsity": 1.0}, "method.sparsity must lie in [0, 1), not 1.0"),
-        ({"sparsity": float("nan")}, "method.sparsity must lie in [0, 1), not nan"),
+        ({"sparsity": float("nan")}, "method.sparsity must be a finite number, not nan"),
         ({"channel_sparsity": -0.1}, "method.channel_sparsity must lie in [0, 1), not -0.1"),
         ({"soft_bound": 1.5}, "method.soft_bound must lie in [0, 1], not 1.5"),
         ({"drop_fraction": -1}, "method.drop_fraction must lie in [0, 1], not -1"),
