@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chase.errors import RecipeError, UnknownName
 from chase.registry import did_you_mean
 from chase.settings import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from chase.sparse.method import Method
 from chase.sparse.methods import METHODS
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 Settings = TypeVar("Settings")
 
@@ -107,10 +110,20 @@ def coerce(default: Settings, values: Mapping[str, Any], where: str) -> Settings
         try:
             changes[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
-            raise RecipeError(f"{where}.{key}: {error.errors()[0]['msg'].lower()}, not {value!r}") from None
+            raise RecipeError(f"{where}.{key}: {_misfit(error, value)}") from None
     if extra:
         changes["settings"] = extra
     return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+
+
+def _misfit(error: ValidationError, value: Any) -> str:
+    """What a value should have been, by all types that a setting may have, in the words of YAML."""
+    found = error.errors()
+    said = [each["msg"].lower().replace("tuple", "list").replace("dictionary", "mapping") for each in found]
+    rest = [each.removeprefix("input should be ") for each in said[1:]]
+    single = isinstance(value, int | float | str) and not isinstance(value, bool)
+    hint = f"; write a list: [{value!r}, …]" if single and "tuple_type" in {each["type"] for each in found} else ""
+    return f"{' or '.join([said[0], *rest])}, not {value!r}{hint}"
 
 
 def _plain(value: Any) -> Any:
