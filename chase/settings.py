@@ -102,6 +102,9 @@ class ScheduleSettings:
         check_finite("schedule", vars(self))
         _one_of("schedule.name", self.name, ("cosine", "multistep", "constant"))
         _positive("schedule.warmup_epochs", self.warmup_epochs, zero=True)
+        for name, values in (("gamma", (self.gamma,)), ("milestones", self.milestones)):
+            for value in values:
+                _positive(f"schedule.{name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +154,7 @@ class TrainingSettings:
             _positive(f"training.{name}", getattr(self, name))
         for name in ("skip_nonfinite", "checkpoint_every", "checkpoint_minutes"):
             _positive(f"training.{name}", getattr(self, name), zero=True)
+        _positive("training.clip_norm", 1.0 if self.clip_norm is None else self.clip_norm)
         if not 0 <= self.seed < 2**63:
             raise RecipeError(f"training.seed must lie in [0, 2⁶³), not {self.seed}")
         if not 0 <= self.distillation <= 1:
