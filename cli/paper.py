@@ -16,7 +16,7 @@ from chase.cli.options import DeviceOption, SetOption
 if TYPE_CHECKING:
     from chase.benchmarks.paper.runner import Runner, Watcher
     from chase.benchmarks.paper.scales import Scale
-    from chase.benchmarks.paper.table import Table
+    from chase.benchmarks.paper.table import Cell, Table
 
 
 def command(
@@ -28,7 +28,8 @@ def command(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Repeatable; default those of the scale.")] = None,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="PATTERN", help="Cells whose row and column hold this, * for any.")
+        list[str] | None,
+        typer.Option("--only", metavar="PATTERN", help="Cells whose row and column hold this, * for any; repeatable."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Of an ordinary training; 1.5× ones have half as many again.")
@@ -52,8 +53,8 @@ def command(
     _fail_if_any(documents)
 
 
-def chosen(name: str, only: str | None) -> dict[str, Table]:
-    """The tables of that name, or all, with the cells that match a pattern.
+def chosen(name: str, only: list[str] | None) -> dict[str, Table]:
+    """The tables of that name, or all, with the cells that match one of the patterns.
 
     Raises:
         UnknownName: if there is no such table.
@@ -65,14 +66,16 @@ def chosen(name: str, only: str | None) -> dict[str, Table]:
 
     if name != "all" and name not in TABLES:
         raise UnknownName(f"no table named {name!r}; {did_you_mean(name, [*TABLES, 'all'])}")
-    pattern = f"*{only or ''}*".lower()
-    found = {
-        each: TABLES[each]().only(lambda cell: fnmatch(f"{cell.row} | {cell.column}".lower(), pattern))
-        for each in (TABLES if name == "all" else [name])
-    }
+    patterns = [f"*{each}*".lower() for each in only or [""]]
+
+    def matches(cell: Cell) -> bool:
+        return any(fnmatch(f"{cell.row} | {cell.column}".lower(), pattern) for pattern in patterns)
+
+    found = {each: TABLES[each]().only(matches) for each in (TABLES if name == "all" else [name])}
     left = {each: table for each, table in found.items() if table.cells}
     if not left:
-        raise RecipeError(f"no row or column matches --only {only!r}; `chase paper {name} --list` names them")
+        asked = " or ".join(map(repr, only or ()))
+        raise RecipeError(f"no row or column matches --only {asked}; `chase paper {name} --list` names them")
     return left
 
 

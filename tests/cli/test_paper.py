@@ -53,6 +53,16 @@ def _fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chase.benchmarks.paper.runner.train", fails)
 
 
+def test_cells_of_several_patterns(chase: Chase) -> None:
+    code, out, err = chase("paper", "improvements", "--list", "--only", "vgg*l1*accuracy", "--only", "resnet*regrowth")
+
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if line.startswith(("VGG", "ResNet"))]
+    assert len(lines) == 5
+    assert sum("VGG-19: Dense, pruned by l1, fine-tuned" in line for line in lines) == 1
+    assert sum("ResNet-50: Chase, channel_regrowth = 0.2" in line for line in lines) == 4
+
+
 def test_a_failure_is_exit_code_1_after_everything_is_written(
     chase: Chase, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
