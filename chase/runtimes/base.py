@@ -6,7 +6,6 @@ import contextlib
 import importlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -41,12 +40,7 @@ class Runtime(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 class RuntimeType(Protocol):
@@ -111,12 +105,7 @@ class BaseRuntime:
         self._open.enter_context(torch_settings(self._threads))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._open.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,14 +76,9 @@ class CudaGraph:
         self._runtime.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._captured.clear()
-        self._runtime.__exit__(kind, error, trace)
+        self._runtime.__exit__(*error)
 
 
 @dataclass(frozen=True, kw_only=True)

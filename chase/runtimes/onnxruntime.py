@@ -92,7 +92,7 @@ class OnnxSession(BaseRuntime):
             options.add_run_config_entry(self._graph_option, str(len(self._slots) + 1))
         return Slot(x=x, logits=logits, binding=binding, options=options)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._slots.clear()
         self._session = None
