@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,12 @@ from chase.benchmarks.environment import environment
 from chase.benchmarks.zoo import ZOOS
 from chase.errors import ChaseError
 from chase.files import atomic, write_json
+from chase.packages import installed
 
 Row = dict[str, Any]
 STAGE = "stage: "
 MEGABYTE = 1e6
+PACKAGES = ("torchvision", "timm", "torch-pruning")  # where the networks and their rivals come from
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _write_rows(sweep: Sweep, models: Sequence[str], args: argparse.Namespace, a
             rows[case] = run_child(sweep.module, case, seconds=args.seconds, memory_gb=args.memory_gb)
             sys.stderr.write(f"{case}: {'ok' if rows[case]['ok'] else rows[case]['stage']}\n")
             found = {
-                "environment": environment() | _packages(),
+                "environment": environment() | dict.fromkeys(PACKAGES) | installed(PACKAGES),
                 "command": ["python", "-m", sweep.module, *argv],
                 "rows": list(rows.values()),
             }
@@ -189,11 +190,3 @@ def _limit_memory(gigabytes: float) -> None:
 
         limit = int(gigabytes * 1e9)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def _packages() -> dict[str, str | None]:
-    found: dict[str, str | None] = dict.fromkeys(("torchvision", "timm", "torch-pruning"))
-    for name in found:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from chase.errors import MissingDependency
-from chase.runtimes.base import require
+from chase.packages import require
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 
 from chase import __version__
 from chase.benchmarks.clocks import gpu_of
+from chase.packages import installed
 
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -74,10 +74,7 @@ def _now() -> str:
 
 def _version(*distributions: str) -> str | None:
     """The version of the first of these that is installed."""
-    for name in distributions:
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-    return None
+    return next(iter(installed(distributions).values()), None)
 
 
 def _providers() -> list[str]:

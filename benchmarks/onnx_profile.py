@@ -15,7 +15,7 @@ from torch import Tensor
 
 from chase.artifact import Artifact
 from chase.benchmarks.layers import BLOCKED, REST, ROUNDS, Layer, Widths, rows, typical
-from chase.runtimes.base import require
+from chase.packages import require
 
 WEIGHTED = ("Conv", "Gemm")  # and what fusion and quantisation make of them, which ends alike
 ROUNDED = ("QuantizeLinear", "DequantizeLinear", "Cast")

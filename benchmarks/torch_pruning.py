@@ -22,7 +22,8 @@ from torch.utils import _pytree as pytree
 from chase.benchmarks.children import Row, Sweep, at, cost, main, recorded
 from chase.benchmarks.grouping import compare_groups, parts
 from chase.benchmarks.zoo import subject
-from chase.errors import GateError, MissingDependency
+from chase.errors import GateError
+from chase.packages import require
 from chase.slimming.surgery import tensors_of
 
 SHARE = 0.3
@@ -44,15 +45,7 @@ def library() -> Any:
     Raises:
         MissingDependency: if it is not installed.
     """
-    try:
-        import torch_pruning
-    except ModuleNotFoundError as error:
-        if error.name != "torch_pruning":
-            raise
-        raise MissingDependency(
-            "the comparison needs the package torch-pruning; run: pip install torch-pruning==1.6.1"
-        ) from error
-    return torch_pruning
+    return require("torch_pruning", purpose="the comparison", install="torch-pruning==1.6.1")
 
 
 def examine(case: str, *, sides: Sequence[int] = ()) -> Row:

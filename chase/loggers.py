@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import uuid
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chase.epoch import Epoch
-from chase.errors import MissingDependency
 from chase.files import write_json
 from chase.pace import Progress
+from chase.packages import require
 from chase.recipe import Recipe
 from chase.registry import Registry
 
@@ -36,7 +35,7 @@ class TensorBoard:
     """Event files in the folder `tensorboard` of a run."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._module = _required("torch.utils.tensorboard", "tensorboard")
+        self._module = _required("torch.utils.tensorboard", package="tensorboard")
         self._folder, self._recipe = folder / "tensorboard", recipe
         self._writer: Any = None
 
@@ -59,7 +58,7 @@ class WeightsAndBiases:
     """A W&B run in the project `chase`, or the one that WANDB_PROJECT names; a resumed training continues it."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self._module = _required("wandb", "wandb")
+        self._module = _required("wandb", package="wandb")
         self._folder, self._recipe = folder, recipe
         self._run: Any = None
 
@@ -137,10 +136,5 @@ def _identity(path: Path) -> str:
     return str(json.loads(path.read_text())["id"])
 
 
-def _required(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingDependency(
-            f"--log {package} needs the package {package}; run: pip install 'chase-sparse[{package}]'"
-        ) from error
+def _required(module: str, *, package: str) -> Any:
+    return require(module, purpose=f"--log {package}", install=f"'chase-sparse[{package}]'", package=package)

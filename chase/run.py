@@ -8,12 +8,12 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from chase.errors import CheckpointError
 from chase.files import atomic, sha256, write_json
+from chase.packages import installed
 
 ROOT = Path("runs")
 PACKAGES = ("chase-sparse", "torch", "torchvision", "numpy", "onnx", "onnxruntime")
@@ -136,10 +136,4 @@ def fresh(name: str) -> Run:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that matter."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(PACKAGES)}

@@ -5,12 +5,10 @@ artifact = export(model, "model.onnx", example=x[:1])
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from chase.exporters.preprocessing import Preprocessed
 from chase.exporters.verification import check as check_parity
 from chase.exporters.verification import compare_modules, samples_like, verify
 from chase.files import staged
+from chase.packages import installed
 from chase.registry import did_you_mean
 
 __all__ = [
@@ -212,13 +211,4 @@ def _facts(facts: Mapping[str, Any], example: Tensor) -> dict[str, Any]:
     known = {"classes", "mean", "std", "input_range", "kind", "parent_sha256", "widths_sha256", "macs", "params"}
     for name in facts.keys() - known:
         raise RecipeError(f"an artifact has no fact {name!r} to be given; {did_you_mean(name, known)}")
-    return {"input_shape": tuple(example.shape[1:]), "versions": _versions(), **facts}
-
-
-def _versions() -> dict[str, str]:
-    """The versions of everything that takes part in an export."""
-    found = {"chase": __version__}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return {"input_shape": tuple(example.shape[1:]), "versions": {"chase": __version__, **installed(PACKAGES)}, **facts}

@@ -18,7 +18,7 @@ from chase import __version__
 from chase.errors import ExportError, RecipeError, reason
 from chase.exporters.job import Job, where
 from chase.exporters.parity import reference
-from chase.runtimes.base import require
+from chase.packages import require
 from chase.tracing import arguments
 
 OPSETS = range(18, 24)  # torch does not write older ones; newer ones are beyond what it states

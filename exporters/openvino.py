@@ -7,7 +7,7 @@ from typing import Any
 
 from chase.errors import ExportError, reason
 from chase.exporters.job import Job
-from chase.runtimes.base import require
+from chase.packages import require
 
 
 def write_openvino(

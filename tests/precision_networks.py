@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from chase.exporters.precision.graph import flat
-from chase.runtimes.base import require
+from chase.packages import require
 
 FAST = ("resnet", "swin", "odd")
 SLOW = ("mobilenet", "densenet", "convnext", "vit", "efficientnet")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chase.artifact import Artifact
-from chase.runtimes.base import require
+from chase.packages import require
 from chase.runtimes.torchscript import no_deprecation
 
 SHAPE = (3, 4, 4)

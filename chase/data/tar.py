@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import urlparse
 
 from chase.errors import ChaseError, DataError, MissingDependency, RecipeError
+from chase.packages import require
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm")
 LABELS = ("cls", "json")
@@ -214,9 +214,5 @@ def _reported(url: str) -> Iterator[None]:
 
 
 def _library(module: str) -> Any:
-    try:
-        return importlib.import_module(f"webdataset.{module}")
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "tar shards need the package webdataset; run: pip install 'chase-sparse[webdataset]'"
-        ) from error
+    install = "'chase-sparse[webdataset]'"
+    return require(f"webdataset.{module}", purpose="reading tar shards", install=install, package="webdataset")

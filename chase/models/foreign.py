@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from chase.errors import MissingDependency, RecipeError
+from chase.errors import RecipeError
+from chase.packages import require
 
 # Both have an auxiliary head, which makes them answer with a tuple in training, and warn unless told how to
 # initialise their weights.
@@ -61,13 +62,7 @@ def timm_model(name: str, in_channels: int = 3, **settings: Any) -> Any:
 
 
 def _timm() -> Any:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise MissingDependency("models named timm:… need the package timm; run: pip install timm") from error
-    return timm
+    return require("timm", purpose="a model named timm:…", install="timm")
 
 
 @contextlib.contextmanager

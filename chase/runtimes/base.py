@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -195,18 +194,3 @@ def torch_settings(threads: int | None = None, *, tf32: bool | None = None) -> I
         for entry, precision in zip(precisions, before[1], strict=True):
             if entry.fp32_precision != precision:
                 entry.fp32_precision = precision
-
-
-def require(package: str, *, purpose: str, install: str) -> Any:
-    """The imported package.
-
-    Raises:
-        MissingDependency: if it is not installed or cannot be loaded.
-    """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise MissingDependency(f"{purpose} needs the package {package}; run: pip install {install}") from error
-    except (ImportError, OSError) as error:
-        why = f"which does not load ({reason(error)})"
-        raise MissingDependency(f"{purpose} needs the package {package}, {why}; run: pip install {install}") from error

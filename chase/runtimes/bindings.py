@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chase.errors import MissingDependency
-from chase.runtimes.base import require
+from chase.packages import require
 
 LAYER_TABLE = "Layers:\n"
 """How the line of a builder's log begins that lists the layers of the engine."""

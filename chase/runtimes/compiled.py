@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from chase.errors import MissingDependency
-from chase.runtimes.base import require
+from chase.packages import require
 from chase.runtimes.eager import TorchRuntime
 
 

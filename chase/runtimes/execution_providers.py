@@ -12,7 +12,8 @@ import torch
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, RecipeError, reason
-from chase.runtimes.base import require, tf32_allowed
+from chase.packages import require
+from chase.runtimes.base import tf32_allowed
 
 _GPU = "'chase-sparse[gpu]'"
 _RTX_PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx"

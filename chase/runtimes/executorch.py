@@ -14,7 +14,8 @@ from torch import Tensor
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, RecipeError, reason
-from chase.runtimes.base import BaseRuntime, require
+from chase.packages import require
+from chase.runtimes.base import BaseRuntime
 
 INSTALL = "'chase-sparse[executorch]'"
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, RecipeError, reason
-from chase.runtimes.base import BaseRuntime, require
+from chase.packages import require
+from chase.runtimes.base import BaseRuntime
 
 INSTALL = "'chase-sparse[openvino]'"
 _HINTS = {"fp16": "f16", "bf16": "bf16"}

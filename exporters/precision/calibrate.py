@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from chase.errors import ExportError, RecipeError, reason
+from chase.packages import require
 from chase.registry import did_you_mean
-from chase.runtimes.base import require
 
 METHODS = ("minmax", "percentile", "mse")
 """How the range of an activation is found; see `ranges`."""

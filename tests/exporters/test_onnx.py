@@ -13,8 +13,8 @@ from torch import nn
 
 from chase.errors import ExportError, MissingDependency, ParityError
 from chase.exporters.onnx import onnx_bytes, onnx_proto, write_onnx
+from chase.packages import require
 from chase.runtimes import open_runtime
-from chase.runtimes.base import require
 
 onnx = require("onnx", purpose="these tests", install="onnx")
 

@@ -59,7 +59,7 @@ def test_timm_models_need_no_trust(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_timm_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
 
-    with pytest.raises(MissingDependency, match="need the package timm; run: pip install timm"):
+    with pytest.raises(MissingDependency, match="needs the package timm; run: pip install timm"):
         build("timm:resnet18")
 
 

@@ -8,8 +8,8 @@ from small_artifacts import artifact, images, onnx_file, tiny
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, RecipeError
+from chase.packages import require
 from chase.runtimes import open_runtime
-from chase.runtimes.base import require
 from chase.runtimes.onnxruntime import OnnxRuntime
 
 DEVICE = torch.device("cpu")

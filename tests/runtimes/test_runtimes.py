@@ -16,7 +16,7 @@ from small_artifacts import SHAPE, artifact, images, onnx_file, tiny, torchscrip
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, RecipeError, UnknownName, reason
 from chase.runtimes import RUNTIMES, available, format_of, load_source, open_runtime, runtimes_for
-from chase.runtimes.base import check_input, require, resolve_device, tf32_allowed, torch_settings
+from chase.runtimes.base import check_input, resolve_device, tf32_allowed, torch_settings
 from chase.tracing import trace
 
 
@@ -202,16 +202,6 @@ def test_a_missing_package_is_named_with_its_pip_command(
     for name in ("openvino", "executorch"):
         with pytest.raises(MissingDependency, match=rf"run: pip install 'chase-sparse\[{name}\]'"):
             open_runtime(artifact(tmp_path / "file", name))
-
-
-def test_a_package_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
-        raise OSError("libthing.so.7: cannot open shared object file")
-
-    monkeypatch.setattr("importlib.import_module", fail)
-
-    with pytest.raises(MissingDependency, match=r"thing, which does not load \(libthing.so.7.*\); run: pip install it"):
-        require("thing", purpose="this", install="it")
 
 
 def test_what_is_available_is_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:

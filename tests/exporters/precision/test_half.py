@@ -16,7 +16,7 @@ from chase.exporters.parity import reference, signal_to_noise
 from chase.exporters.precision.graph import flat, layers
 from chase.exporters.precision.half import halved
 from chase.exporters.precision.simulate import Simulation
-from chase.runtimes.base import require
+from chase.packages import require
 
 HALF, BF16 = torch.float16, torch.bfloat16
 
