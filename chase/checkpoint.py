@@ -23,11 +23,11 @@ from chase.files import atomic
 from chase.models import build
 from chase.program import from_program
 from chase.slimming.surgery import rebuild_
+from chase.trust import HINT, trusted
 
 FORMAT = "chase/1"
 KINDS = ("masked", "slim", "dense")
 NEEDED = ("model", "input", "widths", "state_dict", "facts")
-TRUST = "CHASE_TRUST_CODE"
 PRETRAINED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights")
 """Settings of torchvision's and timm's models that fetch weights; a file brings its own."""
 
@@ -127,12 +127,9 @@ def read(path: Path | str, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can fail anywhere inside the reader
-        reason = (
-            "it holds objects that are not plain data"
-            if "weights_only" in str(error).lower()
-            else "truncated, or no checkpoint"
-        )
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}); make it again") from error
+        unsafe = "weights_only" in str(error).lower()
+        why = "it holds objects that are not plain data" if unsafe else "truncated, or no checkpoint"
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({why}); make it again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} is not a {FORMAT} checkpoint (its format is {found!r}); use `chase train`")
@@ -177,8 +174,6 @@ def build_model(spec: Mapping[str, Any], builder: Callable[..., nn.Module] = bui
     if "program" in spec:
         return from_program(spec["program"])
     name = spec["name"]
-    if ":" in name and not name.startswith(("torchvision:", "timm:")) and os.environ.get(TRUST) != "1":
-        raise CheckpointError(
-            f"the model {name!r} is code outside Chase; if you trust the file, pass --trust-code (or set {TRUST}=1)"
-        )
+    if ":" in name and not name.startswith(("torchvision:", "timm:")) and not trusted():
+        raise CheckpointError(f"the model {name!r} is code outside Chase; if you trust the file, {HINT}")
     return builder(name, **{key: value for key, value in spec["settings"].items() if key not in PRETRAINED})

@@ -34,6 +34,7 @@ from chase.cli import (
 )
 from chase.cli.console import Console
 from chase.errors import ChaseError, RecipeError
+from chase.trust import VARIABLE
 
 app = typer.Typer(
     name="chase",
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one speaks
     console = Console(json="--json" in flags and first, quiet="--quiet" in flags or not first, run=folder)
     if "--trust-code" in flags:
-        os.environ["CHASE_TRUST_CODE"] = "1"
+        os.environ[VARIABLE] = "1"
     sys.exit(_run(arguments, console, debug="--debug" in flags))
 
 

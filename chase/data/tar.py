@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import tarfile
 import zlib
@@ -18,6 +17,7 @@ from urllib.parse import urlparse
 
 from chase.errors import ChaseError, DataError, MissingDependency, RecipeError
 from chase.packages import require
+from chase.trust import HINT, trusted
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm")
 LABELS = ("cls", "json")
@@ -196,10 +196,8 @@ def _refuse_commands(url: str) -> None:
     Raises:
         RecipeError: if `url` is one and CHASE_TRUST_CODE is not 1.
     """
-    if urlparse(url).scheme == "pipe" and os.environ.get("CHASE_TRUST_CODE") != "1":
-        raise RecipeError(
-            f"data {url!r} runs a command; if you trust it, pass --trust-code (or set CHASE_TRUST_CODE=1)"
-        )
+    if urlparse(url).scheme == "pipe" and not trusted():
+        raise RecipeError(f"data {url!r} runs a command; if you trust it, {HINT}")
 
 
 @contextlib.contextmanager

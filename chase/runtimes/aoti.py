@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
-import platform
 from typing import Any, ClassVar
 
 import torch
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, reason
+from chase.runtimes.base import machine
 from chase.runtimes.compiled import no_logging
 from chase.runtimes.eager import TorchRuntime
+from chase.trust import HINT, trusted
 
 _ISAS = ("DEFAULT", "NO AVX", "AVX2", "AVX512")  # of x86; each runs code for those before it
 
@@ -69,26 +69,20 @@ def loader() -> Any:
 
 def built_here(device: torch.device) -> dict[str, str]:
     """What a package that is built here and now for `device` is bound to."""
-    facts = {"device": device.type, "torch": str(torch.__version__), "platform": _platform()}
+    facts = {"device": device.type, "torch": str(torch.__version__), "platform": machine()}
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return facts | {"compute_capability": f"{major}.{minor}"}
     return facts | {"instructions": torch.backends.cpu.get_cpu_capability()}
 
 
-def _platform() -> str:
-    return f"{platform.system()} {platform.machine()}"
-
-
 def _check_trust(source: Artifact) -> None:
-    from chase.checkpoint import TRUST
-
-    if os.environ.get(TRUST) == "1":
+    if trusted():
         return
     if source.path.is_file() and (source.sha256 is None or not source.is_whole()):
         raise CheckpointError(
             f"{source.path.name} is not the file that its sidecar describes, and to load it runs code out of it; "
-            f"if you trust the file, pass --trust-code (or set {TRUST}=1)"
+            f"if you trust the file, {HINT}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -97,7 +98,7 @@ class BaseRuntime:
         except (torch.OutOfMemoryError, ChaseError):
             raise
         except Exception as error:  # each library has errors of its own
-            given = f"an input of {list(x.shape)} {_short(x.dtype)}"
+            given = f"an input of {list(x.shape)} {dtype_name(x.dtype)}"
             raise RecipeError(f"{self.name} cannot run {given}: {reason(error)}") from error
 
     def __enter__(self) -> Self:
@@ -123,15 +124,21 @@ def check_input(x: Tensor, artifact: Artifact) -> None:
     fits = len(shape) == x.ndim - 1 and all(map(lambda side, given: side in ("any", given), shape, x.shape[1:]))
     name = artifact.path.name
     if not fits or x.dtype != dtype or not len(x):
-        wanted = f"[batch, {', '.join(map(str, shape))}] {_short(dtype)}"
-        raise RecipeError(f"{name} takes an input of {wanted}, not {list(x.shape)} {_short(x.dtype)}")
+        wanted = f"[batch, {', '.join(map(str, shape))}] {dtype_name(dtype)}"
+        raise RecipeError(f"{name} takes an input of {wanted}, not {list(x.shape)} {dtype_name(x.dtype)}")
     if (sizes := artifact.batch_sizes) and not sizes[0] <= len(x) <= sizes[-1]:
         limits = f"batches of {sizes[0]} to {sizes[-1]}"
         raise RecipeError(f"{name} takes {limits}, not {len(x)}; export again with other batch sizes")
 
 
-def _short(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """A type without its module, such as "float32", which is also what NumPy calls it."""
     return str(dtype).removeprefix("torch.")
+
+
+def machine() -> str:
+    """The kind of machine that compiled code is bound to, such as "Linux x86_64"."""
+    return f"{platform.system()} {platform.machine()}"
 
 
 def resolve_device(device: torch.device | str) -> torch.device:

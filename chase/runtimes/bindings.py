@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import platform
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +49,6 @@ def release(version: str) -> tuple[int, int]:
     """Major and minor of a version, such as (11, 4)."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
-
-
-def here() -> str:
-    """The kind of machine that an engine is bound to, such as "Linux x86_64"."""
-    return f"{platform.system()} {platform.machine()}"
 
 
 @functools.cache

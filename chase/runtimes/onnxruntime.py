@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError
-from chase.runtimes.base import BaseRuntime
+from chase.runtimes.base import BaseRuntime, dtype_name
 from chase.runtimes.execution_providers import (
     CPU,
     Provider,
@@ -85,8 +85,8 @@ class OnnxSession(BaseRuntime):
         ports, place = self._ports, (x.device.type, x.device.index or 0)
         logits = torch.empty((len(x), *ports.sides), dtype=ports.output_type, device=x.device)
         binding = self._session.io_binding()
-        binding.bind_input(ports.input, *place, _numpy_name(x), list(x.shape), x.data_ptr())
-        binding.bind_output(ports.output, *place, _numpy_name(logits), list(logits.shape), logits.data_ptr())
+        binding.bind_input(ports.input, *place, dtype_name(x.dtype), list(x.shape), x.data_ptr())
+        binding.bind_output(ports.output, *place, dtype_name(logits.dtype), list(logits.shape), logits.data_ptr())
         options = package().RunOptions()
         if self._graph_option:
             options.add_run_config_entry(self._graph_option, str(len(self._slots) + 1))
@@ -208,7 +208,3 @@ def _ports(session: Any, path: Path) -> Ports:
         output_type=_TYPES[found[0].type],
         sides=tuple(found[0].shape[1:]),
     )
-
-
-def _numpy_name(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from chase.artifact import Artifact
 from chase.errors import CheckpointError, MissingDependency, RecipeError
-from chase.runtimes.bindings import FLAVOURS, bindings, here, log_of, release
+from chase.runtimes.base import dtype_name, machine
+from chase.runtimes.bindings import FLAVOURS, bindings, log_of, release
+from chase.trust import HINT, trusted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,7 +27,7 @@ class Port:
     shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{self.name} [b, {', '.join(map(str, self.shape))}] {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.name} [b, {', '.join(map(str, self.shape))}] {dtype_name(self.dtype)}"
 
 
 class Engine:
@@ -161,18 +162,15 @@ def _check_device(device: torch.device, name: str) -> None:
 
 def _check_version(source: Artifact, title: str) -> None:
     """Refuse an engine of another version or kind of machine; `title` is the name and version of what is here."""
-    from chase.checkpoint import TRUST
-
     name, built = source.path.name, source.built_for
-    if (machine := built.get("platform", here())) != here():
-        raise CheckpointError(f"{name} was built on {machine}, and this is {here()}; export again here")
+    if (there := built.get("platform", machine())) != machine():
+        raise CheckpointError(f"{name} was built on {there}, and this is {machine()}; export again here")
     version = built.get("tensorrt")
     if version and not built.get("version_compatible") and release(version) != release(title.split()[-1]):
         raise CheckpointError(f"{name} was built by version {version}, and here is {title}; export again here")
-    if built.get("version_compatible") and os.environ.get(TRUST) != "1":
+    if built.get("version_compatible") and not trusted():
         raise CheckpointError(
-            f"{name} is version-compatible: to load it runs code out of it; if you trust the file, "
-            f"pass --trust-code (or set {TRUST}=1)"
+            f"{name} is version-compatible: to load it runs code out of it; if you trust the file, {HINT}"
         )
 
 

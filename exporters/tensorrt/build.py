@@ -15,7 +15,8 @@ from chase.exporters.tensorrt.cache import cache_file, timing_cache
 from chase.exporters.tensorrt.layers import inspected, logged
 from chase.exporters.tensorrt.progress import interruptible, monitor_of
 from chase.exporters.tensorrt.settings import BuildSettings, add_profile, configure, targets
-from chase.runtimes.bindings import FLAVOURS, and_more, bindings, here, log_of, one_line
+from chase.runtimes.base import machine
+from chase.runtimes.bindings import FLAVOURS, and_more, bindings, log_of, one_line
 
 PORTABLE = "8.0+"
 """The compute capabilities of an engine for Ampere and all later GPUs."""
@@ -127,7 +128,7 @@ def _parser_error(error: Any) -> str:
 
 def _built_for(version: str, settings: BuildSettings, gpu: str | None) -> dict[str, Any]:
     """What the engine is bound to; of a GPU that does not matter, there is no name."""
-    built = {"device": "cuda", "flavour": settings.flavour, "tensorrt": version, "platform": here()}
+    built = {"device": "cuda", "flavour": settings.flavour, "tensorrt": version, "platform": machine()}
     if gpu is None:
         capabilities = [f"{name[2:-1]}.{name[-1]}" for name in settings.compute_capabilities] or [PORTABLE]
     elif settings.hardware_compatible:

@@ -18,7 +18,7 @@ from chase.exporters.tensorrt.build import build_engine
 from chase.exporters.tensorrt.cache import cache_file
 from chase.exporters.tensorrt.layers import logged
 from chase.exporters.tensorrt.settings import BuildSettings
-from chase.runtimes.bindings import here
+from chase.runtimes.base import machine
 
 
 @pytest.fixture(params=VERSIONS)
@@ -37,7 +37,7 @@ def test_a_plan_says_what_it_is_bound_to(script: Script) -> None:
         "device": "cuda",
         "flavour": "tensorrt",
         "tensorrt": trt().__version__,
-        "platform": here(),
+        "platform": machine(),
         "gpu": "NVIDIA H200",
         "compute_capabilities": ["9.0"],
         "version_compatible": False,
