@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -117,24 +117,22 @@ def _varies(places: Tensor, axis: int) -> bool:
 
 def chunks(flow: Flow, node: fx.Node) -> tuple[Labels | None, ...]:
     """chunk(input, n, dim): along the channels, each of the n parts keeps equally many."""
-    source = flow.labels(node.args[0])
-    sizes = _result_shapes(node)
-    if source is None:
-        return (None,) * len(sizes)
-    axis = argument(node, 2, "dim", 0) % len(source.shape)
-    if axis in source.axes and len({sides[axis] for sides in sizes}) > 1:
-        source = without_axes(flow, source, [axis], f"is cut unevenly by {operator(node)}")
-    return tuple(_parts(flow, source, axis, sizes))
+    return _in_parts(flow, node, lambda ids: True, f"is cut unevenly by {operator(node)}")
 
 
 def splits(flow: Flow, node: fx.Node) -> tuple[Labels | None, ...]:
     """split(input, sizes, dim): channels along `dim` stay, unless parts of one size follow the width."""
+    return _in_parts(flow, node, flow.guesses, _fixed(node))
+
+
+def _in_parts(flow: Flow, node: fx.Node, follow: Callable[[Tensor], bool], reason: str) -> tuple[Labels | None, ...]:
+    """Parts of one size, if they `follow` the width of these units; else the channels are held."""
     source, sizes = flow.labels(node.args[0]), _result_shapes(node)
     axis = argument(node, 2, "dim", 0) % len(sizes[0])
     if source is not None and axis in source.axes:
         even = len({sides[axis] for sides in sizes}) == 1
-        if not (even and flow.guesses(source.axes[axis].ids)):
-            source = without_axes(flow, source, [axis], _fixed(node))
+        if not (even and follow(source.axes[axis].ids)):
+            source = without_axes(flow, source, [axis], reason)
     return tuple(_parts(flow, source, axis, sizes))
 
 
@@ -173,15 +171,11 @@ def _parts(flow: Flow, source: Labels | None, axis: int, sizes: list[tuple[int, 
 
 def unbinds(flow: Flow, node: fx.Node) -> tuple[Labels | None, ...]:
     """unbind(input, dim): channels along `dim` would each be a tensor of its own, so they stay."""
-    source, results = flow.labels(node.args[0]), _result_shapes(node)
-    if source is None:
-        return (None,) * len(results)
-    axis = argument(node, 1, "dim", 0) % len(source.shape)
-    source = without_axes(flow, source, [axis], f"is taken apart by {operator(node)}")
-    if source is None:
-        return (None,) * len(results)
-    axes = {a - (a > axis): entry for a, entry in source.axes.items()}
-    return tuple(Labels(sides, axes) for sides in results)
+    results = _result_shapes(node)
+    axis = argument(node, 1, "dim", 0) % (len(results[0]) + 1)
+    source = without_axes(flow, flow.labels(node.args[0]), [axis], f"is taken apart by {operator(node)}")
+    axes = {a - (a > axis): entry for a, entry in source.axes.items()} if source is not None else {}
+    return tuple(labelled(sides, axes) for sides in results)
 
 
 def rolls(flow: Flow, node: fx.Node) -> Labels | None:

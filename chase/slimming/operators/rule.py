@@ -95,9 +95,7 @@ def stays(flow: Flow, labels: Labels | None, axes: Iterable[int], reason: str) -
     """Labels whose units along some axes are held, and may be anything from here on."""
     if labels is None:
         return None
-    held = set(axes) & set(labels.axes)
-    for axis in held:
-        flow.ledger.pin_all(labels.axes[axis].ids, reason)
+    held = _held(flow, labels, axes, reason)
     return Labels(labels.shape, {**labels.axes, **{a: Axis(labels.axes[a].ids, UNKNOWN) for a in held}})
 
 
@@ -105,10 +103,16 @@ def without_axes(flow: Flow, labels: Labels | None, axes: Iterable[int], reason:
     """Labels less some axes, whose units are held."""
     if labels is None:
         return None
-    gone = set(axes) & set(labels.axes)
-    for axis in gone:
-        flow.ledger.pin_all(labels.axes[axis].ids, reason)
+    gone = _held(flow, labels, axes, reason)
     return labelled(labels.shape, {a: axis for a, axis in labels.axes.items() if a not in gone})
+
+
+def _held(flow: Flow, labels: Labels, axes: Iterable[int], reason: str) -> set[int]:
+    """Hold the units along those of the axes that carry any; which these are."""
+    held = set(axes) & set(labels.axes)
+    for axis in held:
+        flow.ledger.pin_all(labels.axes[axis].ids, reason)
+    return held
 
 
 def labelled(sides: tuple[int, ...], axes: Mapping[int, Axis]) -> Labels | None:
