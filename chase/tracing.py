@@ -59,10 +59,15 @@ def shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(int(side) for side in value.shape) if isinstance(value, Tensor) else ()
 
 
+def caller(node: fx.Node) -> str:
+    """The module that calls a node's operator, such as "layer1.0.bn1"; "" for the model itself."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
 def place(node: fx.Node) -> str:
     """Where a node stands in the model, in words: its operator and the module that calls it."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    module = str(stack[-1][0]) if stack else ""
+    module = caller(node)
     name = operator(node).removeprefix("aten.").removesuffix("_") or node.name
     return f"{name} in {module}" if module else name
 
@@ -95,11 +100,9 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def arguments(example: Example, batch: int | None = None) -> tuple[Any, ...]:
-    """The arguments of a forward call; `batch` repeats the first row of every tensor so often."""
+def arguments(example: Example, *, batch: int) -> tuple[Any, ...]:
+    """The arguments of a forward call on a batch of so many: the first row of every tensor, repeated."""
     whole = example if isinstance(example, tuple) else (example,)
-    if batch is None:
-        return whole
     repeated: tuple[Any, ...] = pytree.tree_map_only(Tensor, lambda x: torch.cat([x[:1]] * batch), whole)
     return repeated
 

@@ -27,7 +27,7 @@ from chase.exporters.job import exported
 from chase.exporters.parity import ROUNDINGS, Gate, signal_to_noise
 from chase.exporters.precision.graph import flat
 from chase.runtimes.torch_export import load_program
-from chase.tracing import operator, quiet
+from chase.tracing import caller, operator, quiet
 
 Run: TypeAlias = Callable[[Iterable[str], Tensor], dict[str, Tensor]]  # (names, inputs) -> the values of those names
 
@@ -101,7 +101,8 @@ def _compared(
     nodes = {node.name: node for node in program.graph.nodes}
     for name, difference in found.items():
         if difference and _is_felt(nodes[name], found):
-            return f"the first layer that differs is {_label(nodes[name])}, {difference})"
+            layer, kind = _label(nodes[name])
+            return f"the first layer that differs is {layer} ({kind}, {difference})"
     return f"none of its {len(found)} layers differs when they are run one by one on the CPU"
 
 
@@ -179,31 +180,26 @@ def _is_felt(node: fx.Node, found: Mapping[str, str | None]) -> bool:
     return any(felt) or not felt
 
 
-def _label(node: fx.Node) -> str:
-    """The layer or module that a node belongs to and its class, such as "layer1.0.bn1 (BatchNorm2d".
+def _label(node: fx.Node) -> tuple[str, str]:
+    """The layer or module that a node belongs to and its class, such as ("layer1.0.bn1", "BatchNorm2d").
 
     In a network that is a list of operators it is the layer whose weights it takes, or the last one before it.
     """
     kind = _normal(operator(node))
-    if _module(node):
+    if caller(node):
         kind = str(list(node.meta["nn_module_stack"].values())[-1][1]).rpartition(".")[2]
-    if layer := node.meta.get("layer") or _module(node):
-        return f"{layer} ({kind}"
+    if layer := node.meta.get("layer") or caller(node):
+        return layer, kind
     near = node
     while not (layer := _owner(near)) and near.all_input_nodes:
         near = near.all_input_nodes[0]
-    return f"{layer if near is node else f'{node.name} after {layer}'} ({kind}"
+    return layer if near is node else f"{node.name} after {layer}", kind
 
 
 def _owner(node: fx.Node) -> str:
     """The module whose weights a node takes, or nothing."""
     weights = [str(each.target) for each in node.all_input_nodes if each.op == "get_attr"]
     return weights[0].rpartition(".")[0] or weights[0] if weights else ""
-
-
-def _module(node: fx.Node) -> str:
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
 
 
 def _normal(operator: str) -> str:
@@ -226,7 +222,7 @@ def _is_float(node: fx.Node) -> bool:
 def _of_program(program: fx.GraphModule) -> Graph:
     """What a torch.export program computes."""
     nodes = [node for node in program.graph.nodes if _is_float(node)]
-    values = (Value(node.name, _module(node), _normal(operator(node)), _turn(node.name)) for node in nodes)
+    values = (Value(node.name, caller(node), _normal(operator(node)), _turn(node.name)) for node in nodes)
 
     def run(names: Iterable[str], inputs: Tensor) -> dict[str, Tensor]:
         interpreter = _Keeping(program, names)

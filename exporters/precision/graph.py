@@ -13,7 +13,7 @@ from chase.exporters.job import exported
 from chase.exporters.precision.fold import fold_constants, fold_norms
 from chase.exporters.precision.names import Step, names
 from chase.exporters.precision.operators import WEIGHTED, Kind, kind, packet
-from chase.tracing import quiet
+from chase.tracing import caller, quiet
 
 
 def flat(model: nn.Module, example: Tensor) -> fx.GraphModule:
@@ -79,7 +79,6 @@ def _name_layers(graph: fx.Graph) -> None:
 
 
 def _step(node: fx.Node) -> Step:
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
     weight = node.args[1] if packet(node) in WEIGHTED else None
     name = str(weight.target) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
-    return Step(str(stack[-1][0]) if stack else "", packet(node).strip("_"), name)
+    return Step(caller(node), packet(node).strip("_"), name)
