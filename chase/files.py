@@ -24,15 +24,23 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}; choose another output path") from error
+        with _writing(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make the folder of `path`, and say in one line what keeps the block from writing there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write {path}: {reason}; choose another output path") from error
 
 
 def sweep(path: Path) -> None:
@@ -51,16 +59,11 @@ def staged(path: Path | str) -> Iterator[Path]:
         OutputError: if the folder cannot be written to or the disk is full; what stood there before stays.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            stage = Path(folder)
-            yield stage / path.name
-            for made in sorted(stage.iterdir(), key=lambda each: each.name == path.name):
-                _replace(made, path.parent / made.name)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}: {reason}; choose another output path") from error
+    with _writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        stage = Path(folder)
+        yield stage / path.name
+        for made in sorted(stage.iterdir(), key=lambda each: each.name == path.name):
+            _replace(made, path.parent / made.name)
 
 
 def _replace(made: Path, path: Path) -> None:

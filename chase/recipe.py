@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chase.errors import RecipeError, UnknownName
+from chase.errors import RecipeError, UnknownName, reason
 from chase.registry import did_you_mean
 from chase.settings import DataSettings, ModelSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from chase.sparse.method import Method
@@ -166,7 +166,7 @@ def _yaml(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{source} is not valid YAML: {str(error).splitlines()[0]}") from None
+        raise RecipeError(f"{source} is not valid YAML: {reason(error)}") from None
 
 
 def override(blocks: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from chase.errors import ExportError, RecipeError, reason
 from chase.exporters.job import Job, where
 from chase.exporters.parity import reference
 from chase.packages import require
+from chase.runtimes.compiled import no_logging
 from chase.tracing import arguments
 
 OPSETS = range(18, 24)  # torch does not write older ones; newer ones are beyond what it states
@@ -127,13 +127,8 @@ def _exported(model: nn.Module, example: torch.Tensor, opset: int, dynamic_size:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep the exporter's progress lines, and its account of a failure, off both output streams."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
+    with no_logging(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _simplified(proto: Any) -> Any:

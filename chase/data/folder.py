@@ -15,7 +15,7 @@ from chase.data.decoding import Picture, opened, pixels
 from chase.data.memory import Augmentation, memory_data
 from chase.data.split import Data
 from chase.data.streamed import streamed_data
-from chase.errors import DataError, RecipeError
+from chase.errors import DataError, RecipeError, reason
 
 SMALL_SIDE = 64  # images up to this many pixels are decoded once and kept in memory
 
@@ -111,8 +111,8 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], Files]:
     try:
         found = ImageFolder(str(folder))
     except OSError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{folder} has no images in class folders: {reason}; expected <class>/<image>") from error
+        why = reason(error)
+        raise DataError(f"{folder} has no images in class folders: {why}; expected <class>/<image>") from error
     paths, labels = zip(*found.samples, strict=True)
     return tuple(found.classes), Files(paths, torch.tensor(labels))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chase.data.memory import Augmentation, memory_data
 from chase.data.split import Data
-from chase.errors import DataError, RecipeError
+from chase.errors import DataError, RecipeError, reason
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 LAYOUT = "x_train [n, h, w, c] uint8, y_train [n] integers, x_test and y_test alike, and optionally classes"
@@ -62,8 +62,7 @@ def _read(path: str) -> Mapping[str, NDArray[Any]]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as an .npz archive ({reason}); it must hold {LAYOUT}") from error
+        raise DataError(f"{path} cannot be read as an .npz archive ({reason(error)}); it must hold {LAYOUT}") from error
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; it must hold {LAYOUT}")

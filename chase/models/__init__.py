@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from chase.errors import RecipeError, UnknownName
+from chase.errors import RecipeError, UnknownName, reason
 from chase.models import resnet, vgg
 from chase.models.foreign import imported, timm_model, timm_names, torchvision_model, torchvision_names
 from chase.models.mlp import MLP
@@ -53,8 +53,7 @@ def build(name: str, **settings: Any) -> nn.Module:
     except RecipeError:
         raise
     except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"cannot build model {name!r}: {reason}; change its settings") from error
+        raise RecipeError(f"cannot build model {name!r}: {reason(error)}; change its settings") from error
     if not isinstance(model, nn.Module):
         raise RecipeError(f"model {name!r} returned a {type(model).__name__}; it must return a torch.nn.Module")
     return model

@@ -56,7 +56,7 @@ class Criterion(NamedTuple):
 
 def umm(rows: Rows) -> Tensor:
     """Unmasked mean magnitude: Σ|θ| over a row, divided by its dense size, zeros counted (paper Table 1)."""
-    return rows.weight.abs().flatten(1).sum(1) / rows.size
+    return l1(rows) / rows.size
 
 
 def ws(rows: Rows) -> Tensor:
@@ -66,7 +66,7 @@ def ws(rows: Rows) -> Tensor:
 
 def mmm(rows: Rows) -> Tensor:
     """Masked mean magnitude: the mean |θ| over the unmasked weights of a row, 0 without any (paper Table 1)."""
-    return rows.weight.abs().flatten(1).sum(1) / rows.mask.flatten(1).sum(1).clamp(min=1)
+    return l1(rows) / rows.mask.flatten(1).sum(1).clamp(min=1)
 
 
 def uniform(rows: Rows) -> Tensor:

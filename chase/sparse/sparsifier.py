@@ -182,9 +182,8 @@ class Sparsifier:
     def _refresh(self) -> None:
         """List what an ordinary step multiplies: (parameter, mask), for all that has anything masked."""
         parameters = dict(self.model.named_parameters())
-        masks = (self.masks.weights if self.method.masks_weights or self.masks.removed else {}) | self.masks.vectors(
-            self.model
-        )
+        masked = self.method.masks_weights or self.masks.removed
+        masks = (self.masks.weights if masked else {}) | self.masks.vectors(self.model)
         self._pairs = [(parameters[name], mask) for name, mask in masks.items()]
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
