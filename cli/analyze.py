@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chase.cli.console import Console
+from chase.cli.options import DeviceOption
 
 if TYPE_CHECKING:
     from chase.benchmarks.analysis import Analysis, History
@@ -37,7 +38,7 @@ def command(
     limit: Annotated[int | None, typer.Option("--limit", metavar="IMAGES", help="To measure on; default: all.")] = None,
     no_prunability: Annotated[bool, typer.Option("--no-prunability", help="Prune nothing.")] = False,
     data: Annotated[str | None, typer.Option("--data", help="Where the images are; default: the recipe's.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Show sparse amenable channels over training, and accuracy after pruning channels by each criterion."""
     from chase.benchmarks.analysis import History, analysis_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chase.cli.console import Console, millions, percent
-from chase.cli.options import SecondsOption
+from chase.cli.options import BatchSizesOption, DeviceOption, ImagesOption, SecondsOption
 
 if TYPE_CHECKING:
     from chase.artifact import Artifact
@@ -49,24 +49,20 @@ def command(
     artifacts: Annotated[
         list[Path] | None, typer.Argument(help="Default: all the run exported, and its dense twin.")
     ] = None,
-    batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32, and 128 on a GPU.")
-    ] = None,
+    batch_size: BatchSizesOption = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option("--runtime", help="Repeatable; one of `chase doctor`, as eager, compiled or eager+cuda-graph."),
     ] = None,
     against: Annotated[str, typer.Option("--against", help="dense, or none.")] = "dense",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: DeviceOption = "auto",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 1 is steadiest on a busy machine.")] = 1,
     seconds: SecondsOption = 2.0,
     compare: Annotated[
         list[str] | None,
         typer.Option("--compare", help="Also torchvision:resnet34, self@160, dense@160 or a file; repeatable."),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="Where the test images are; default: the recipe's.")
-    ] = None,
+    data: ImagesOption = None,
     max_accuracy_drop: Annotated[
         float, typer.Option("--max-accuracy-drop", help="Points below its fp32 network; beyond it, exit 3.")
     ] = 0.5,
@@ -76,33 +72,20 @@ def command(
 ) -> None:
     """Measure latency, throughput and accuracy, and say whether slim is faster than dense."""
     from chase.benchmarks.gate import check_accuracy
-    from chase.cli import rivals
     from chase.cli.explain import explainer, warn
-    from chase.errors import CheckpointError, RecipeError, UnknownName
-    from chase.registry import did_you_mean
     from chase.run import current
 
     console: Console = ctx.obj
-    if against not in BASELINES:
-        raise UnknownName(f"--against: nothing named {against!r}; {did_you_mean(against, BASELINES)}")
-    if seconds <= 0:
-        raise RecipeError(f"--seconds must be above 0, not {seconds}")
-    for path in artifacts or ():
-        if not path.exists():
-            raise CheckpointError(f"no such file: {path}; make it with `chase export`")
+    _check(artifacts or (), against, seconds)
     sizes = tuple(batch_size) if batch_size else None
     how = Measuring(sizes, runtime, device, threads, seconds, memory=memory, profile=profile, compare=compare)
     if artifacts:
-        items = [(str(path), path) for path in artifacts]
-        paths = dict(items)
-        others = rivals.named(compare or (), like=artifacts[0])
-        report = measure(console, items, how, rivals=others, data=_test_split(console, artifacts[0], data))
-        target = out or Path("bench.json")
+        paths, target = {str(path): path for path in artifacts}, out or Path("bench.json")
+        report = named(console, artifacts, how, data=data)
     else:
         run = current(console.run)
-        paths = {f"slim {path.name}": path for path in run.artifacts()}
+        paths, target = {f"slim {path.name}": path for path in run.artifacts()}, out or run.bench
         report = stage(console, run, how, against=against, data=data)
-        target = out or run.bench
     report.save(target)
     if not artifacts and out is None:
         record(run, how)
@@ -111,6 +94,29 @@ def command(
     console.say(f"{target}: raw samples, statistics and environment")
     console.result(report.to_dict())
     check_accuracy(report, max_drop=max_accuracy_drop, explain=explainer(paths, data))
+
+
+def _check(artifacts: Iterable[Path], against: str, seconds: float) -> None:
+    """Refuse what cannot be measured, before anything is."""
+    from chase.errors import CheckpointError, RecipeError, UnknownName
+    from chase.registry import did_you_mean
+
+    if against not in BASELINES:
+        raise UnknownName(f"--against: nothing named {against!r}; {did_you_mean(against, BASELINES)}")
+    if seconds <= 0:
+        raise RecipeError(f"--seconds must be above 0, not {seconds}")
+    for path in artifacts:
+        if not path.exists():
+            raise CheckpointError(f"no such file: {path}; make it with `chase export`")
+
+
+def named(console: Console, artifacts: list[Path], how: Measuring, *, data: str | None) -> Report:
+    """Measure files by name."""
+    from chase.cli import rivals
+
+    others = rivals.named(how.compare or (), like=artifacts[0])
+    items = [(str(path), path) for path in artifacts]
+    return measure(console, items, how, rivals=others, data=_test_split(console, artifacts[0], data))
 
 
 def record(run: Run, how: Measuring) -> None:
@@ -154,7 +160,6 @@ def export_like(
     """A network exported as each of some artifacts was, to a file of the same name beside it."""
     from chase.artifact import Artifact
     from chase.cli import export
-    from chase.exporters import EXPORTERS
     from chase.run import Run
 
     twins = []
@@ -162,9 +167,7 @@ def export_like(
         twins.append(twin := network.with_name(prefix + path.name))
         made = Artifact.load(path)
         if not Run(network.parent).is_current(twin) or not alike(Artifact.load(twin), made):
-            known = EXPORTERS[made.format].settings()
-            settings = {name: value for name, value in made.settings.items() if name in known}
-            export.stage(console, network, made.format, twin, export.like(made, data), settings)
+            export.stage(console, network, made.format, twin, export.like(made, data))
     return twins
 
 

@@ -8,16 +8,15 @@ from typing import Annotated
 import typer
 
 from chase.cli.console import Console, percent
+from chase.cli.options import DeviceOption, ImagesOption, RuntimeOption
 
 
 def command(
     ctx: typer.Context,
     artifact: Annotated[Path, typer.Argument(help="A .pt file or an exported one.")],
-    data: Annotated[
-        str | None, typer.Option("--data", help="Where the test images are; default: the recipe's.")
-    ] = None,
-    runtime: Annotated[str | None, typer.Option("--runtime", help="Default: the one for the file's format.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    data: ImagesOption = None,
+    runtime: RuntimeOption = None,
+    device: DeviceOption = "auto",
     min_accuracy: Annotated[float | None, typer.Option("--min-accuracy", help="In percent; below it, exit 3.")] = None,
 ) -> None:
     """Measure the accuracy of a file on the test images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +73,8 @@ def command(
     check(formats, shares, precision, out)
     source = network or _slim(console)
     making = Making(precision, tuple(keep_fp32 or ()), preprocessing, data, images)
-    artifacts = [stage(console, source, name, out, making, shares[name]) for name in formats]
+    makings = {name: replace(making, settings=shares[name]) for name in formats}
+    artifacts = [stage(console, source, name, out, making) for name, making in makings.items()]
     console.result({"artifacts": [str(artifact.path) for artifact in artifacts]})
 
 
@@ -157,12 +158,7 @@ def _slim(console: Console) -> Path:
 
 
 def stage(
-    console: Console,
-    source: Path,
-    format: str,
-    out: Path | None = None,
-    making: Making | None = None,
-    settings: dict[str, Any] | None = None,
+    console: Console, source: Path, format: str, out: Path | None = None, making: Making | None = None
 ) -> Artifact:
     """Export one network to one format, and say how closely the file agrees with it."""
     from chase.artifact import facts_of
@@ -186,7 +182,7 @@ def stage(
             calibration=calibration,
             facts=facts_of(network),
             on_progress=lambda done, total, what: advance(done, total),
-            **(settings or {}),
+            **making.settings,
         )
     if artifact.path.resolve().parent == source.resolve().parent:
         files = [artifact.path.with_name(name) for name in artifact.files]
@@ -197,7 +193,11 @@ def stage(
 
 def like(artifact: Artifact, data: str | None = None) -> Making:
     """How to make another file as `artifact` was made."""
-    return Making(artifact.precision, artifact.keep_fp32, artifact.preprocessing, data)
+    from chase.exporters import EXPORTERS
+
+    known = EXPORTERS[artifact.format].settings()
+    settings = {name: value for name, value in artifact.settings.items() if name in known}
+    return Making(artifact.precision, artifact.keep_fp32, artifact.preprocessing, data, settings=settings)
 
 
 def _images(source: Path, making: Making) -> tuple[Tensor | None, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from chase.cli.console import Console
@@ -9,7 +10,11 @@ from chase.cli.console import Console
 
 def show(console: Console) -> None:
     """Every format: its file, precisions and settings, and what is missing to write or to run it here."""
-    found = {name: described(name) for name in _names()}
+    from chase.exporters import EXPORTERS
+    from chase.runtimes import available
+
+    able = available()
+    found = {name: described(name, able) for name in EXPORTERS}
     console.result({"formats": found})
     columns = ("format", "file", "precisions", "writes here", "runs here", "settings (-o)")
     rows = [
@@ -26,13 +31,12 @@ def show(console: Console) -> None:
     console.table("formats", columns, rows)
 
 
-def described(name: str) -> dict[str, Any]:
-    """What there is to say of one format."""
+def described(name: str, able: Mapping[str, str | None]) -> dict[str, Any]:
+    """What there is to say of one format; `able` says what keeps each runtime from working here."""
     from chase.exporters import EXPORTERS
-    from chase.runtimes import RUNTIMES, available
+    from chase.runtimes import RUNTIMES
 
     exporter = EXPORTERS[name]
-    able = available()
     return {
         "about": exporter.about,
         "suffix": exporter.suffix,
@@ -41,9 +45,3 @@ def described(name: str) -> dict[str, Any]:
         "runtimes": {runtime: able[runtime] for runtime, entry in RUNTIMES.items() if name in entry.formats},
         "settings": exporter.settings(),
     }
-
-
-def _names() -> list[str]:
-    from chase.exporters import EXPORTERS
-
-    return list(EXPORTERS)

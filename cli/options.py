@@ -1,4 +1,4 @@
-"""From the options of `train` and `run` to a recipe."""
+"""Options that several commands share, those that stand for settings of a recipe, and the recipe that they make."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe's name or a YAML file.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+RuntimeOption = Annotated[str | None, typer.Option("--runtime", help="Default: the one for the file's format.")]
+ImagesOption = Annotated[str | None, typer.Option("--data", help="Where the test images are; default: the recipe's.")]
+BatchSizesOption = Annotated[
+    list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32, and 128 on a GPU.")
+]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Per artifact and batch size, when measuring.")]
 RoundOption = Annotated[
     str,
@@ -18,6 +23,22 @@ RoundOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Any setting, as in -o optimizer.lr=0.05.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="A model's name, torchvision:NAME, timm:NAME or module:function.")
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="A data set's name, a folder of images, an .npz file or tar shards.")
+]
+SparsityOption = Annotated[float | None, typer.Option("--sparsity", help="Share of weights that leave, in [0, 1).")]
+ChannelSparsityOption = Annotated[
+    float | None, typer.Option("--channel-sparsity", help="Share of channels that leave, in [0, 1).")
+]
+ChannelRoundOption = Annotated[
+    str | None, typer.Option("--round-to", metavar="N|LAYER=N,…", help="The width grid that channels leave on.")
+]
+PruneSkipOption = Annotated[
+    bool, typer.Option("--prune-skip", help="Let channels on skip connections leave, coupled ones together.")
 ]
 
 

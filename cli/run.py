@@ -12,7 +12,15 @@ import typer
 
 from chase.cli.bench import Measuring
 from chase.cli.console import Console
-from chase.cli.options import DeviceOption, RecipeOption, RoundOption, SecondsOption, SetOption, build_recipe
+from chase.cli.options import (
+    BatchSizesOption,
+    DeviceOption,
+    RecipeOption,
+    RoundOption,
+    SecondsOption,
+    SetOption,
+    build_recipe,
+)
 from chase.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -30,9 +38,7 @@ def command(
     format: Annotated[
         list[str] | None, typer.Option("--format", help="Repeatable; default torchscript and onnx.")
     ] = None,
-    batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", help="Repeatable; default 1, 2 and 32, and 128 on a GPU.")
-    ] = None,
+    batch_size: BatchSizesOption = None,
     round_to: RoundOption = "8",
     seconds: SecondsOption = 2.0,
     device: DeviceOption = "auto",

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chase.cli.console import Console, millions, percent
-from chase.cli.options import DeviceOption, RecipeOption, SetOption, build_recipe
+from chase.cli.options import (
+    ChannelRoundOption,
+    ChannelSparsityOption,
+    DataOption,
+    DeviceOption,
+    ModelOption,
+    PruneSkipOption,
+    RecipeOption,
+    SetOption,
+    SparsityOption,
+    build_recipe,
+)
 from chase.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
@@ -25,25 +36,13 @@ if TYPE_CHECKING:
 def command(
     ctx: typer.Context,
     recipe: RecipeOption = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="A model's name, torchvision:NAME, timm:NAME or module:function.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="A data set's name, a folder of images, an .npz file or tar shards.")
-    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
     method: Annotated[str | None, typer.Option("--method", help="chase, rigl, set, static or dense.")] = None,
-    sparsity: Annotated[
-        float | None, typer.Option("--sparsity", help="Share of weights that leave, in [0, 1).")
-    ] = None,
-    channel_sparsity: Annotated[
-        float | None, typer.Option("--channel-sparsity", help="Share of channels that leave, in [0, 1).")
-    ] = None,
-    round_to: Annotated[
-        str | None, typer.Option("--round-to", metavar="N|LAYER=N,…", help="The width grid that channels leave on.")
-    ] = None,
-    prune_skip: Annotated[
-        bool, typer.Option("--prune-skip", help="Let channels on skip connections leave, coupled ones together.")
-    ] = False,
+    sparsity: SparsityOption = None,
+    channel_sparsity: ChannelSparsityOption = None,
+    round_to: ChannelRoundOption = None,
+    prune_skip: PruneSkipOption = False,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, masks and the order of images.")] = None,
     device: DeviceOption = "auto",

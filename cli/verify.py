@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from chase.cli.console import Console
+from chase.cli.options import DeviceOption, RuntimeOption
 
 
 def command(
@@ -18,8 +20,8 @@ def command(
         str | None, typer.Option("--data", help="Verify on its test images; default: those in --against.")
     ] = None,
     images: Annotated[int, typer.Option("--images", help="How many of --data.")] = 256,
-    runtime: Annotated[str | None, typer.Option("--runtime", help="Default: the one for the file's format.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    runtime: RuntimeOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Check that a file is whole, of this very network, and answers as it does; exit 3 if not."""
     from chase.artifact import Artifact
@@ -37,9 +39,9 @@ def command(
     network = load_network(parent, kinds=("slim", "dense"))
     samples = spread(splits(parent, data)[1], images) if data else None
     where = str(resolve_device(device))
-    parity = verify(described, network, samples=samples, runtime=runtime, device=where)
-    console.say(f"{artifact} answers as {parent}: {described_parity(parity.__dict__)}")
-    console.result({"artifact": str(artifact), "against": str(parent), "device": where, "parity": parity.__dict__})
+    parity = asdict(verify(described, network, samples=samples, runtime=runtime, device=where))
+    console.say(f"{artifact} answers as {parent}: {described_parity(parity)}")
+    console.result({"artifact": str(artifact), "against": str(parent), "device": where, "parity": parity})
 
 
 def described_parity(parity: dict[str, object]) -> str:
