@@ -48,7 +48,7 @@ def examine(name: str, *, sides: Sequence[int] = (), shares: Sequence[float] = S
         with cost(row["group"]):
             groups = channel_groups(tried.model, tried.example)
         row |= census(groups)
-        row["params"] = _params(tried.model)
+        row["params"] = params(tried.model)
         row["slim"] = {}
         for share in shares:
             found: Row = {}
@@ -64,11 +64,11 @@ def census(groups: Sequence[Group]) -> Row:
         held.update(group.held)
         if reason := group.why_not(prune_skip=True):
             held[reason] += group.size
-    outputs = held.pop(OUTPUT, 0)
+    fixed = held.pop(OUTPUT, 0)
     removable = sum(group.size for group in prunable(groups, prune_skip=True))
     units = removable + held.total()
     share = removable / units if units else 1.0
-    found = {"units": units, "removable": removable, "share": share, "outputs": outputs}
+    found = {"units": units, "removable": removable, "share": share, "outputs": fixed}
     return found | {"held": dict(held.most_common())}
 
 
@@ -81,7 +81,7 @@ def _slim(row: Row, found: Row, tried: Subject, masks: Masks) -> None:
     result = slimmed(tried.model, masks, example=tried.example, round_to=1)
     found["max_rel"] = result.certificate["max_rel"]
     found["dtype"] = result.certificate["dtype"]
-    found["params"] = _params(result.model)
+    found["params"] = params(result.model)
     at(row, "reload")
     _reloads(tried, result)
     at(row, "batch")
@@ -105,11 +105,12 @@ def _warm_up() -> None:
     channel_groups(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), torch.zeros(1, 3, 8, 8))
 
 
-def _params(model: nn.Module) -> int:
+def params(model: nn.Module) -> int:
+    """How many parameters a network has."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
+def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
     """All tensors that a forward pass answers with."""
     return [leaf for leaf in pytree.tree_leaves(model(x)) if isinstance(leaf, Tensor)]
 
@@ -130,7 +131,7 @@ def _reloads(tried: Subject, result: Slimmed) -> None:
         )
         loaded = load_network(path).model
     with torch.no_grad():
-        pairs = zip(_outputs(result.model.eval(), tried.example), _outputs(loaded, tried.example), strict=True)
+        pairs = zip(outputs(result.model.eval(), tried.example), outputs(loaded, tried.example), strict=True)
         if not all(torch.equal(ours, theirs) for ours, theirs in pairs):
             raise GateError("the network that was loaded from the slim file answers differently")
 
@@ -139,7 +140,7 @@ def _reloads(tried: Subject, result: Slimmed) -> None:
 def _answers_batches(model: nn.Module, x: Tensor) -> None:
     """A batch of equal images must get equal answers, those that one image gets."""
     model.eval()
-    for one, many in zip(_outputs(model, x), _outputs(model, torch.cat([x] * BATCH)), strict=True):
+    for one, many in zip(outputs(model, x), outputs(model, torch.cat([x] * BATCH)), strict=True):
         if many.shape != (BATCH, *one.shape[1:]):
             raise GateError(f"a batch of {BATCH} gets an output of shape {list(many.shape)}")
         error = float((many - one).abs().max() / one.abs().max())
@@ -150,7 +151,7 @@ def _answers_batches(model: nn.Module, x: Tensor) -> None:
 def _trains(model: nn.Module, x: Tensor) -> None:
     """One step of SGD in training mode, with the sum of all outputs as the loss."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-    loss = torch.stack([output.sum() for output in _outputs(model.train(), x)]).sum()
+    loss = torch.stack([output.sum() for output in outputs(model.train(), x)]).sum()
     loss.backward()
     optimizer.step()
     if not math.isfinite(loss.item()):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from chase.benchmarks.caveats import BUSY
 from chase.benchmarks.report import Report, Row
-from chase.benchmarks.statistics import RESAMPLES, verdict
+from chase.benchmarks.statistics import stretches, verdict
 from chase.errors import RecipeError
 
 RUN_MARGIN = 0.1  # what twelve runs of one network on a shared machine lay apart, by medians of processor time
@@ -177,10 +177,7 @@ def _one_thread(row: Row) -> bool:
 def _medians(samples_ms: Sequence[float], *, seed: int) -> NDArray[np.float64]:
     """Medians of samples drawn anew [RESAMPLES], in blocks of √n successive ones, since neighbours are alike."""
     values = np.asarray(samples_ms, dtype=np.float64)
-    count = len(values)
-    length = math.ceil(math.sqrt(count))
-    starts = np.random.default_rng(seed).integers(count, size=(RESAMPLES, -(-count // length), 1))
-    positions = (starts + np.arange(length)).reshape(RESAMPLES, -1)[:, :count] % count
+    positions = stretches(len(values), math.ceil(math.sqrt(len(values))), seed)
     medians: NDArray[np.float64] = np.median(values[positions], axis=1)
     return medians
 

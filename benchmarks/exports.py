@@ -12,14 +12,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from chase.benchmarks.architectures import killed
+from chase.benchmarks.architectures import killed, params
 from chase.benchmarks.children import Row, Sweep, at, main, recorded
 from chase.benchmarks.zoo import subject
 from chase.exporters import default_name, export
@@ -61,7 +61,7 @@ def examine(name: str, *, sides: Sequence[int] = (), files: Sequence[tuple[str, 
     with recorded(row):
         at(row, "slim")
         model, example = slim_network(name, sides=sides)
-        row |= {"input": list(example.shape[1:]), "params": sum(each.numel() for each in model.parameters())}
+        row |= {"input": list(example.shape[1:]), "params": params(model)}
         for file in files:
             at(row, " ".join(file))
             one: Row = {}
@@ -108,35 +108,32 @@ def measured(model: nn.Module, example: Tensor, format: str, precision: str, gpu
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as tables in Markdown: parity and size of every file, then the engines."""
-    return "\n".join([*_files(rows), "", *_engines(rows)]) + "\n"
+    files = _table("slimmed network", FILES, rows, _file)
+    return "\n".join([*files, "", *_table("TensorRT-RTX engine", ENGINES, rows, _engine)]) + "\n"
 
 
-def _files(rows: Sequence[Row]) -> list[str]:
-    names = [" ".join(file) for file in FILES]
-    head = [f"| slimmed network | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    return [*head, *(f"| {row['case']} | {' | '.join(_cell(row, name) for name in names)} |" for row in rows)]
+def _table(
+    title: str, files: Sequence[tuple[str, ...]], rows: Sequence[Row], cell: Callable[[str, Row], str]
+) -> list[str]:
+    names = [" ".join(file) for file in files]
+    lines = [[title, *names], *([row["case"], *(_cell(row, name, cell) for name in names)] for row in rows)]
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return [head, "|---" * (len(names) + 1) + "|", *body]
 
 
-def _cell(row: Row, name: str) -> str:
+def _cell(row: Row, name: str, cell: Callable[[str, Row], str]) -> str:
     one = row["files"].get(name, {"ok": False, "stage": "not reached", "error": ""})
-    if not one["ok"]:
-        return f"fails: {one['error'] or one['stage']}".replace("|", "/")
+    return cell(name, one) if one["ok"] else f"fails: {one['error'] or one['stage']}".replace("|", "/")
+
+
+def _file(name: str, one: Row) -> str:
     parity, snr = one["parity"], one["parity"]["snr_db"]
     close = f"{parity['max_rel']:.0e}" if "fp32" in name else "exact" if snr is None else f"{snr:.0f} dB"
     kept = f", {len(one['keep_fp32'])} in fp32" if one["keep_fp32"] else ""
     return f"{close}, {one['size_bytes'] / 1e6:.1f} MB{kept}"
 
 
-def _engines(rows: Sequence[Row]) -> list[str]:
-    names = [" ".join(file) for file in ENGINES]
-    head = [f"| TensorRT-RTX engine | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    return [*head, *(f"| {row['case']} | {' | '.join(_engine(row, name) for name in names)} |" for row in rows)]
-
-
-def _engine(row: Row, name: str) -> str:
-    one = row["files"].get(name, {"ok": False, "stage": "not reached", "error": ""})
-    if not one["ok"]:
-        return f"fails: {one['error'] or one['stage']}".replace("|", "/")
+def _engine(name: str, one: Row) -> str:
     engine = one["built_for"]["engine"]
     return f"{engine['layers']} layers, {one['size_bytes'] / 1e6:.1f} MB, {engine['build_s']:.1f} s"
 

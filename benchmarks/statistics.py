@@ -44,16 +44,15 @@ def speedup(baseline_ms: Sequence[float], samples_ms: Sequence[float], *, seed: 
         counts = f"{rounds} baseline samples and {len(samples_ms)} samples"
         raise RecipeError(f"{counts} give no speedup; time both in the same {MIN_PAIRS} rounds or more")
     ratios = np.asarray(baseline_ms, dtype=np.float64) / np.asarray(samples_ms, dtype=np.float64)
-    drawn = ratios[_stretches(rounds, np.random.default_rng(seed))]
+    drawn = ratios[stretches(rounds, math.ceil(rounds ** (1 / 3)), seed)]
     low, high = (float(each) for each in np.percentile(np.median(drawn, axis=1), [2.5, 97.5]))
     return {"median": float(np.median(ratios)), "ci95": [low, high], "verdict": verdict(low, high)}
 
 
-def _stretches(rounds: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Positions [RESAMPLES, rounds]: stretches of rounds^(1/3) neighbours, the first round following the last."""
-    length = math.ceil(rounds ** (1 / 3))
-    starts = generator.integers(rounds, size=(RESAMPLES, -(-rounds // length), 1))
-    return ((starts + np.arange(length)) % rounds).reshape(RESAMPLES, -1)[:, :rounds]
+def stretches(count: int, length: int, seed: int) -> NDArray[np.int64]:
+    """Positions [RESAMPLES, count] drawn anew: stretches of `length` neighbours, the first following the last."""
+    starts = np.random.default_rng(seed).integers(count, size=(RESAMPLES, -(-count // length), 1))
+    return ((starts + np.arange(length)) % count).reshape(RESAMPLES, -1)[:, :count]
 
 
 def verdict(low: float, high: float) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from chase.benchmarks.architectures import outputs, params
 from chase.benchmarks.children import Row, Sweep, at, cost, main, recorded
 from chase.benchmarks.grouping import compare_groups, parts
 from chase.benchmarks.zoo import subject
@@ -58,14 +58,14 @@ def examine(case: str, *, sides: Sequence[int] = ()) -> Row:
         at(row, "build")
         tried = subject(name, sides=sides)
         trial = Trial(copy.deepcopy(tried.model), tried.example, mode)
-        row["params"] = [_params(tried.model)]
+        row["params"] = [params(tried.model)]
         for stage, act in (("graph", trial.trace), ("prune", trial.prune), ("forward", trial.answer)):
             at(row, stage)
             row[f"{stage}_cost"] = {}
             with cost(row[f"{stage}_cost"]):
                 act()
             row[stage] = True
-        row["params"].append(_params(trial.model))
+        row["params"].append(params(trial.model))
         at(row, "equivalent")
         row["max_rel"] = trial.error()
         row["equivalent"] = True
@@ -79,6 +79,7 @@ def examine(case: str, *, sides: Sequence[int] = ()) -> Row:
 class Trial:
     """The library at work on `model`, which it changes, beside a full-size copy in which the same channels are zero."""
 
+    @torch.no_grad()
     def __init__(self, model: nn.Module, example: Tensor, mode: str) -> None:
         self.model = model
         self.masked = copy.deepcopy(model)
@@ -89,7 +90,7 @@ class Trial:
         self.pruner: Any = None
         self.left: list[tuple[str, int, Sequence[int]]] = []
         self.answers: list[Tensor] = []
-        width = _outputs(model, example)[0].shape[1]
+        width = outputs(model, example)[0].shape[1]
         self.ignored = [m for m in model.modules() if width in (getattr(m, "out_features", 0), _channels(m))]
 
     def trace(self) -> None:
@@ -129,10 +130,12 @@ class Trial:
             if self.mode != "safe" or all(dep.target.type.name in SAFE for dep, _ in group):
                 yield group
 
+    @torch.no_grad()
     def answer(self) -> None:
         """Run the pruned network."""
-        self.answers = _outputs(self.model.eval(), self.example)
+        self.answers = outputs(self.model.eval(), self.example)
 
+    @torch.no_grad()
     def error(self) -> float:
         """The largest relative error max|Δ| / max|y| of the pruned network against the masked one.
 
@@ -140,7 +143,7 @@ class Trial:
             GateError: if it is more than rounding.
         """
         self._bury()
-        pairs = zip(self.answers, _outputs(self.masked.eval(), self.example), strict=True)
+        pairs = zip(self.answers, outputs(self.masked.eval(), self.example), strict=True)
         worst = max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)
         if not worst <= EQUIVALENT:
             raise GateError(f"the pruned network differs from the masked one by {worst:.2g} relative")
@@ -160,7 +163,6 @@ class Trial:
             if leaves:
                 yield self.graph.get_pruning_group(dep.target.module, dep.handler, leaves)
 
-    @torch.no_grad()
     def _bury(self) -> None:
         """Set to zero in the full-size copy what left; positions count from what earlier groups had left over."""
         tensors = tensors_of(self.masked)
@@ -207,15 +209,6 @@ def _convolution_groups(dep: Any) -> int:
     module = dep.target.module
     grouped = isinstance(module, nn.modules.conv._ConvNd) and module.groups < module.out_channels
     return module.groups if grouped else 1
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(model(x)) if isinstance(leaf, Tensor)]
-
-
-def _params(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def table(rows: Sequence[Row]) -> str:

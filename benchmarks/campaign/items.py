@@ -43,8 +43,7 @@ class Scale:
 
 def full(device: torch.device) -> Scale:
     """What a GPU is asked."""
-    given: dict[str, Any] = {"device": str(device), "channels_last": True, "batch_size": 128}
-    given["precision"] = "bf16"
+    given: dict[str, Any] = {"device": str(device), "precision": "bf16", "channels_last": True, "batch_size": 128}
     resnet50 = Workload(model="torchvision:resnet50", side=224, **given)
     vgg19, resnet18 = (Workload(model=name, settings=CIFAR, **given) for name in ("vgg19", "cifar-resnet18"))
     return Scale(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from chase.benchmarks.analysis import Analysis, history_table, mean
-from chase.benchmarks.page.charts import Chart, Spec, axis, bars, names_axis, words
+from chase.benchmarks.page.charts import COLOURS, Chart, Spec, axis, bars, names_axis, words
 from chase.benchmarks.page.facts import Facts
 from chase.benchmarks.page.history import line
 from chase.benchmarks.page.notes import Note
@@ -19,7 +19,6 @@ from chase.run import Run
 
 MEASURES = {"umm": "Unmasked mean magnitude (UMM)", "ws": "Weight sparsity (WS)"}
 LIMITS = {"ws": " WS has little room above high initial sparsity: from 90 % it can rise by 11 % at most."}
-COLOURS = 7
 GLOSSARY = (
     ("channel", "One output channel of a convolution or linear layer: a filter."),
     ("sparse amenable", "More than v sparser than at the start of the training. Removed channels are, at every v."),

@@ -88,7 +88,7 @@ def legend(report: Report) -> list[dict[str, str]]:
     """What the colours mean: the label and the CSS variable."""
     palette = Palette.of(report)
     first = {(row.runtime, row.precision): row for row in reversed(report.rows)}
-    return [{"label": " ".join(key), "colour": palette.colour(first[key])} for key in palette.order]
+    return [{"label": " ".join(pair), "colour": palette.colour(first[pair])} for pair in palette.order]
 
 
 def accuracy_charts(report: Report, field: str) -> list[Chart]:

@@ -10,6 +10,7 @@ from chase.benchmarks.paper.blocks import SPARSITY, chase, cifar, trained_by
 from chase.benchmarks.paper.measures import ACCURACY
 from chase.benchmarks.paper.published import Published
 from chase.benchmarks.paper.table import Cell, Table, Training
+from chase.recipe import Recipe
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "SynFlow": ("synflow", {}),
@@ -31,9 +32,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 DEFAULTS = "Methods other than Chase explore as they do by default; the paper does not state their settings."
 
 
-def training(model: str, data: str, label: str, sparsity: str) -> Training:
-    """One cell of Tables 3 and 7: a network trained by a method at a level of sparsity."""
-    recipe = cifar(model, data)
+def training(recipe: Recipe, label: str, sparsity: str) -> Training:
+    """One cell of Tables 3 and 7: the recipe by a method, as the paper calls it, at a level of sparsity."""
     if label == "Dense":
         return trained_by(recipe, "dense")
     name, settings = METHODS[label]
@@ -46,7 +46,7 @@ def _by_method(numbers: Mapping[str, Mapping[str, Mapping[str, Published | None]
         for label, values in rows.items():
             for column, paper in values.items():
                 data, _, sparsity = column.partition(" ")
-                made = training(model, data, label, sparsity)
+                made = training(cifar(model, data), label, sparsity)
                 yield Cell(row=f"{model}: {label}", column=column, training=made, measure=ACCURACY, paper=paper)
 
 

@@ -23,10 +23,10 @@ def figure3() -> Table:
     """Chase with 20 to 70 % of the channels gone, beside RigL and SET with all of them."""
     cells = []
     for model, sparsity in product(("VGG-19", "ResNet-50"), ("95 %", "98 %")):
-        recipe, density = cifar(model, "CIFAR-100"), SPARSITY[sparsity]
-        made = {label: trained_by(recipe, label.lower(), sparsity=density) for label in ("SET", "RigL")}
+        recipe, level = cifar(model, "CIFAR-100"), SPARSITY[sparsity]
+        made = {label: trained_by(recipe, label.lower(), sparsity=level) for label in ("SET", "RigL")}
         for channels in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
-            made[f"Chase (S_c = {channels})"] = chase(recipe, sparsity=density, channel_sparsity=channels)
+            made[f"Chase (S_c = {channels})"] = chase(recipe, sparsity=level, channel_sparsity=channels)
         for label, training in made.items():
             row = f"{model}: {label}"
             cells += [Cell(row=row, column=sparsity, training=training, measure=ACCURACY)]

@@ -11,15 +11,13 @@ from chase.benchmarks.paper.published import Published
 from chase.benchmarks.paper.table import Cell, Measure, Table, Training
 from chase.recipe import Recipe
 
-METHODS = {"SET": "set", "DSR": "dsr", "SNFS": "snfs", "RigL": "rigl", "MEST": "mest", "RigL-ITOP": "rigl-itop"}
-
 
 def _training(recipe: Recipe, label: str, sparsity: float) -> Training:
     """The recipe by a method as Tables 4, 5 and 12 call it: `Chase prune skip (S_c = 0.5)`, `RigL`, `Dense`."""
     if label == "Dense":
         return trained_by(recipe, "dense")
     if not label.startswith("Chase"):
-        return trained_by(recipe, METHODS[label], sparsity=sparsity)
+        return trained_by(recipe, label.lower(), sparsity=sparsity)
     channels = float(label.partition("S_c = ")[2].rstrip(")"))
     return trained_by(recipe, "chase", sparsity=sparsity, channel_sparsity=channels, prune_skip="prune skip" in label)
 
