@@ -80,24 +80,16 @@ def bench(
         CheckpointError: if a file is missing, truncated or foreign.
         MissingDependency: if the device or a runtime is not there.
     """
-    if isinstance(items, (str, Path, nn.Module, Artifact, Network)):
-        items = [items]
     place = resolve_device(device)
     if tf32 and place.type != "cuda":
         raise RecipeError(f"TF32 is a mode of NVIDIA GPUs, and this runs on {place}; leave tf32 out")
     sizes = _checked(default_batch_sizes(place) if batch_sizes is None else batch_sizes)
-    candidates = find_candidates(items, runtimes=runtimes, example=example)
-    for candidate in candidates:
-        if not any(candidate.takes(size) for size in sizes):
-            raise RecipeError(f"{candidate.label} is {refused(candidate, sizes)}")
-    networks = [each.source for each in candidates if isinstance(each.source, Network)]
-    given = [reference] if isinstance(reference, (nn.Module, Network)) else list(reference)
+    candidates = _candidates(items, sizes, runtimes=runtimes, example=example)
     step = _steps(len(sizes) + (0 if data is None else len(candidates)) + memory + profile, on_progress)
-    gpu, _ = gpu_of(place)
-    with torch_settings(threads, tf32=tf32), contextlib.ExitStack() as stack, Trace(gpu) as trace:
+    references = References(_networks(reference, candidates), data, place)
+    with torch_settings(threads, tf32=tf32), contextlib.ExitStack() as stack, Trace(gpu_of(place)[0]) as trace:
         before = environment(place)
         entries = [open_entry(candidate, place, stack) for candidate in candidates]
-        references = References([*given, *networks], data, place)
         scores = [_score(entry, references, data, step) for entry in entries]
         if memory:
             step("memory")
@@ -106,16 +98,16 @@ def bench(
         for size in sizes:
             step(f"batch size {size}")
             rows += _rows(entries, scores, size, trace=trace, budget_s=budget_s, seed=seed)
-        rows = [_with_gaps(row, candidates, sizes) for row in rows]
         after = environment_after(before)
+    profiles: dict[str, tuple[dict[str, Any], ...]] = {}
     if profile:
         step("layers")
-    with torch_settings(tf32=tf32):
-        profiles = _profiles(candidates, place, sizes, threads) if profile else {}
+        with torch_settings(tf32=tf32):
+            profiles = _profiles(candidates, place, sizes, threads)
     step("done")
     return Report(
         environment=after,
-        rows=tuple(rows),
+        rows=tuple(_with_gaps(row, candidates, sizes) for row in rows),
         clocks=tuple(trace.samples),
         profiles=profiles,
         command=tuple(command),
@@ -129,6 +121,23 @@ def _checked(batch_sizes: Sequence[int]) -> tuple[int, ...]:
         if batch_size < 1:
             raise RecipeError(f"batch size {batch_size} is below 1; 1, 2 and 32 are usual")
     return tuple(batch_sizes)
+
+
+def _candidates(items: Sequence[Item] | Source | str | Path, sizes: Sequence[int], **given: Any) -> list[Candidate]:
+    """What is measured, each of which takes one of the batch sizes at least; `given` are those of `find_candidates`."""
+    if isinstance(items, (str, Path, nn.Module, Artifact, Network)):
+        items = [items]
+    candidates = find_candidates(items, **given)
+    for candidate in candidates:
+        if not any(candidate.takes(size) for size in sizes):
+            raise RecipeError(f"{candidate.label} is {refused(candidate, sizes)}")
+    return candidates
+
+
+def _networks(reference: Reference | Sequence[Reference], candidates: Sequence[Candidate]) -> list[Reference]:
+    """The networks that artifacts may have come from: those that are given, then those that are measured."""
+    given = [reference] if isinstance(reference, (nn.Module, Network)) else list(reference)
+    return [*given, *(each.source for each in candidates if isinstance(each.source, Network))]
 
 
 def _steps(total: int, on_progress: Progress | None) -> Callable[[str], None]:
