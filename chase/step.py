@@ -43,11 +43,6 @@ class TrainingStep:
         self.average = Average(model, settings.ema) if settings.ema else None
         self.wrap()
 
-    @property
-    def network(self) -> nn.Module:
-        """What is validated and kept: the average, or the network itself."""
-        return self.average.module if self.average else self.model
-
     def wrap(self) -> None:
         """Put compilation and the averaging of gradients around the network as it is now."""
         forward: nn.Module = self.model

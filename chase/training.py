@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from chase import checkpoint, distributed
-from chase.data import Data, load_data
+from chase.data import Data, data_for
 from chase.epoch import Epoch, Watch
 from chase.errors import CheckpointError, RecipeError
 from chase.evaluation import evaluate
@@ -74,7 +74,7 @@ def train(
     """
     with distributed.joined(), deferred() as stopping:
         watch = Watch() if watch is None or distributed.rank() else watch
-        data = data or load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
+        data = data or data_for(recipe.data)
         session = Session(recipe, data, resolve_device(device))
         if resume:
             _continue(session, run)

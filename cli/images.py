@@ -22,7 +22,7 @@ def splits(path: Path, data: str | None) -> tuple[Split, Split]:
     """
     from dataclasses import replace
 
-    from chase.data import load_data
+    from chase.data import data_for
     from chase.errors import DataError, RecipeError
     from chase.recipe import coerce
     from chase.runtimes import load_source
@@ -34,7 +34,7 @@ def splits(path: Path, data: str | None) -> tuple[Split, Split]:
         settings = replace(settings, name=data, root=None, settings={})
     elif data is None and blocks is None:
         raise RecipeError(f"{path} does not say what it was trained on; name the images with --data")
-    loaded = load_data(settings.name, root=settings.root, **settings.settings)
+    loaded = data_for(settings)
     source = load_source(path)
     if source.classes and source.classes != loaded.classes:
         raise DataError(

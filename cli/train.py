@@ -147,14 +147,14 @@ def stage(
     """Train, and say what came of it."""
     from chase import distributed
     from chase.checkpoint import read
-    from chase.data import load_data
+    from chase.data import data_for
     from chase.forecast import forecast
     from chase.loggers import logging
     from chase.pace import Pace
     from chase.training import Watch, train
 
     with distributed.in_turn():
-        data = load_data(recipe.data.name, root=recipe.data.root, **recipe.data.settings)
+        data = data_for(recipe.data)
     summary = forecast(recipe, data=data)
     _announce(console, recipe, summary, run.folder)
     pace, shown = Pace(), () if distributed.rank() else log

@@ -16,7 +16,7 @@ from chase import checkpoint
 from chase.benchmarks.paper.scales import Scale
 from chase.benchmarks.paper.table import Cell, Inapplicable, Table, Training
 from chase.benchmarks.paper.trained import Trained
-from chase.data import Data, load_data
+from chase.data import Data, data_for
 from chase.errors import ChaseError, DataError, MissingDependency
 from chase.files import write_json
 from chase.recipe import Recipe
@@ -196,7 +196,7 @@ class Runner:
         """
         only = DataSettings(name=settings.name, root=settings.root, settings=settings.settings)
         if self._data is None or self._data[0] != only:
-            self._data = (only, load_data(only.name, root=only.root, **only.settings))
+            self._data = (only, data_for(only))
         return self._data[1]
 
 

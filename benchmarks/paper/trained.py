@@ -15,7 +15,7 @@ from chase.benchmarks.paper.table import Inapplicable
 from chase.benchmarks.prunability import Images, prunability
 from chase.benchmarks.report import Report, Row
 from chase.checkpoint import load_network
-from chase.data import load_data
+from chase.data import data_for
 from chase.files import write_json
 from chase.recipe import Recipe
 from chase.run import Run
@@ -69,8 +69,7 @@ class Trained:
         """Accuracies of the masked network after one-shot pruning by every criterion (see `benchmarks.prunability`)."""
         file, source = self.run.folder / "prunability.json", self.run.checkpoint
         if not self.run.is_current(file):
-            settings = self.recipe.data
-            data = load_data(settings.name, root=settings.root, **settings.settings)
+            data = data_for(self.recipe.data)
             images = Images.of(self.recipe, data.train, data.test)
             found = prunability(load_network(source), images, device=resolve_device(self.device))
             write_json(file, found.to_dict())

@@ -18,6 +18,7 @@ from chase.data.shards import load_shards
 from chase.data.split import Data, stratified
 from chase.errors import DataError, RecipeError
 from chase.registry import Registry, did_you_mean
+from chase.settings import DataSettings
 
 _DIGITS_SEED = 1797  # the test images of `digits` never change
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -153,6 +154,11 @@ def load_data(name: str, *, root: str | None = None, **settings: Any) -> Data:
     loader = DATASETS[name]
     _check_settings(name, loader, settings)
     return loader(**settings)
+
+
+def data_for(settings: DataSettings) -> Data:
+    """The data set that a recipe's block names; see `load_data` for errors."""
+    return load_data(settings.name, root=settings.root, **settings.settings)
 
 
 def _kind_of_path(name: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chase.data.catalog import load_data
+from chase.data.catalog import data_for
 from chase.data.split import Data
 from chase.settings import DataSettings
 
@@ -29,7 +29,7 @@ def extent(settings: DataSettings) -> Extent:
     """The extent of a data set; one that is not among the known ones is loaded."""
     if settings.name in KNOWN and not settings.settings:
         return KNOWN[settings.name]
-    return extent_of(load_data(settings.name, root=settings.root, **settings.settings))
+    return extent_of(data_for(settings))
 
 
 def extent_of(data: Data) -> Extent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -78,14 +78,6 @@ class Quantisation:
 
     def _layer(self, node: Any) -> str:
         return self._layer_of.get(node.output[0], "")
-
-
-def quantized(
-    proto: Any, calibration: Tensor | None, *, kind: str, keep_fp32: Sequence[str] = (), method: str = "minmax"
-) -> Any:
-    """An ONNX model quantised to `kind`, but for the layers that `keep_fp32` matches; see `Quantisation`."""
-    quantisation = Quantisation(proto, calibration, kind, method=method)
-    return quantisation.model(matching(keep_fp32, quantisation.layers))
 
 
 def quantized_within(proto: Any, job: Job, expected: Tensor, *, method: str = "minmax") -> tuple[Any, tuple[str, ...]]:

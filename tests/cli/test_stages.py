@@ -80,7 +80,7 @@ def test_bench_without_data_says_why_there_is_no_accuracy(
     def gone(*args: object, **settings: object) -> None:
         raise DataError("the images are gone")
 
-    monkeypatch.setattr("chase.data.load_data", gone)
+    monkeypatch.setattr("chase.data.catalog.load_data", gone)
 
     code, _, err = chase("bench", "runs/tiny/model.onnx", "--batch-size", "1", "--seconds", "0.05")
 

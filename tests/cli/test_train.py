@@ -139,17 +139,16 @@ def test_a_network_from_user_code_is_trained_and_slimmed_if_trusted(
 
 
 def test_the_images_are_loaded_once(chase: Chase, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chase import data, training
+    from chase.data import Data, catalog
 
     loads: list[str] = []
 
-    def load(name: str, **settings: Any) -> data.Data:
+    def load(name: str, **settings: Any) -> Data:
         loads.append(name)
         return original(name, **settings)
 
-    original = data.load_data
-    monkeypatch.setattr(data, "load_data", load)
-    monkeypatch.setattr(training, "load_data", load)
+    original = catalog.load_data
+    monkeypatch.setattr(catalog, "load_data", load)
 
     assert chase("train", "--recipe", "tiny.yaml", "--epochs", "1", "--quiet")[0] == 0
     assert loads == ["synthetic"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chase.data import known as module
-from chase.data import load_data
+from chase.data import catalog, load_data
 from chase.data.known import Extent, extent
 from chase.errors import UnknownName
 from chase.settings import DataSettings
@@ -22,7 +21,7 @@ from chase.settings import DataSettings
 def test_the_papers_data_sets_are_known_without_their_files(
     name: str, expected: Extent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(module, "load_data")
+    monkeypatch.delattr(catalog, "load_data")
 
     assert extent(DataSettings(name=name, root="no/such/folder")) == expected
 
@@ -44,7 +43,7 @@ def test_a_known_data_set_with_settings_of_its_own_is_loaded(monkeypatch: pytest
         asked.append((name, root, settings))
         return load_data("synthetic", train=4, test=2)
 
-    monkeypatch.setattr(module, "load_data", load)
+    monkeypatch.setattr(catalog, "load_data", load)
 
     assert extent(DataSettings(name="imagenet", root="r", settings={"size": 128})).train == 4
     assert asked == [("imagenet", "r", {"size": 128})]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from chase.errors import ExportError, ParityError, RecipeError
 from chase.exporters.job import Job
 from chase.exporters.parity import GATES, Gate, reference
 from chase.exporters.precision.calibrate import ranges
-from chase.exporters.precision.quantize import Quantisation, quantized, quantized_within
+from chase.exporters.precision.names import matching
+from chase.exporters.precision.quantize import Quantisation, quantized_within
 from chase.exporters.precision.sites import sites
 
 CALIBRATION, SAMPLES = images(16, seed=1, size=8), images(8, seed=2, size=8)
@@ -35,6 +37,14 @@ def network() -> nn.Sequential:
 @functools.cache
 def network_onnx() -> Any:
     return onnx_of(network(), images(1, size=8))
+
+
+def quantized(
+    proto: Any, calibration: Tensor, *, kind: str, keep_fp32: Sequence[str] = (), method: str = "minmax"
+) -> Any:
+    """An ONNX model quantised to `kind`, but for the layers that `keep_fp32` matches."""
+    quantisation = Quantisation(proto, calibration, kind, method=method)
+    return quantisation.model(matching(keep_fp32, quantisation.layers))
 
 
 def linear_onnx(weight: Tensor, opset: int = 20) -> Any:
