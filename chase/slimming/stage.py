@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chase.checkpoint import InputSpec, Network, load_network, save
-from chase.counting import Macs, Params, count
+from chase.counting import count
 from chase.files import sha256
 from chase.program import to_program
 from chase.recipe import Recipe
@@ -36,7 +37,8 @@ def slim_checkpoint(source: Path, target: Path, *, round_to: Grid = 8) -> dict[s
     masks = stored_masks(network)
     example, samples = network.input.example(), network.content["samples"]
     result = slimmed(network.model, masks, example=example, round_to=round_to, samples=samples)
-    facts = network.facts | _facts(network, masks, result)
+    macs, params = network.macs["dense"], network.params["dense"]
+    facts = network.facts | _facts(result, masks, example, dense_macs=macs, dense_params=params)
     save(
         target,
         kind="slim",
@@ -84,7 +86,7 @@ def save_slim(
     """
     example = input.example()
     whole = count(dense, example)
-    widths = {group.name: [group.size, len(result.kept[group.name])] for group in masks.groups}
+    counted = _facts(result, masks, example, dense_macs=whole.macs.dense, dense_params=whole.params.dense)
     save(
         path,
         kind="slim",
@@ -94,19 +96,21 @@ def save_slim(
         input=input,
         widths=result.plan.to_dict() if model else {},
         masks={"weights": {}, "kept": result.kept},
-        facts={"sparsity": masks.sparsity, **_counted(result.model, example, whole.macs.dense, whole.params.dense)}
-        | {"channel_sparsity": masks.channel_sparsity, "widths": widths},
+        facts={"sparsity": masks.sparsity, **counted},
         certificate=result.certificate,
         samples=None,
         parent_sha256=None,
     )
 
 
-def _counted(model: nn.Module, example: Tensor, dense_macs: int, dense_params: int) -> dict[str, Any]:
-    counts = count(model, example)
+def _facts(result: Slimmed, masks: Masks, example: Tensor, *, dense_macs: int, dense_params: int) -> dict[str, Any]:
+    """What is counted of a slim network, beside the dense one."""
+    kept, counts = sum(map(len, result.kept.values())), count(result.model, example)
     return {
-        "macs": Macs(counts.macs.theoretical, counts.macs.gpu_supported, dense_macs).to_dict(),
-        "params": Params(counts.params.nonzero, counts.params.stored, dense_params).to_dict(),
+        "channel_sparsity": 1 - kept / masks.channels if masks.channels else 0.0,
+        "widths": {group.name: [group.size, len(result.kept[group.name])] for group in masks.groups},
+        "macs": replace(counts.macs, dense=dense_macs).to_dict(),
+        "params": replace(counts.params, dense=dense_params).to_dict(),
     }
 
 
@@ -136,12 +140,3 @@ def stored_masks(network: Network) -> Masks:
     masks = Masks.dense(network.model, candidates(groups, method))
     masks.load_state_dict(network.content["masks"])
     return masks
-
-
-def _facts(network: Network, masks: Masks, result: Slimmed) -> dict[str, Any]:
-    kept = sum(len(units) for units in result.kept.values())
-    return {
-        "channel_sparsity": 1 - kept / masks.channels if masks.channels else 0.0,
-        "widths": {group.name: [group.size, len(result.kept[group.name])] for group in masks.groups},
-        **_counted(result.model, network.input.example(), network.macs["dense"], network.params["dense"]),
-    }

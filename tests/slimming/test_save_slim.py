@@ -107,7 +107,7 @@ def test_the_facts_are_those_of_the_slim_network_beside_the_dense_one(tmp_path: 
     assert network.params == slim.params.to_dict() | {"dense": dense.params.dense}
     assert network.params["stored"] < network.params["dense"]
     assert network.facts["sparsity"] == masks.sparsity
-    assert network.facts["channel_sparsity"] == masks.channel_sparsity
+    assert network.facts["channel_sparsity"] == pytest.approx(masks.channel_sparsity)
     assert network.facts["widths"] == {name: [len(alive), int(alive.sum())] for name, alive in masks.alive.items()}
     assert network.content["certificate"] == result.certificate
     assert torch.equal(network.content["masks"]["kept"]["conv"], result.kept["conv"])
