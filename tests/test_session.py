@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small_recipes
 import torch
 from torch import Tensor
 
 from chase import checkpoint
 from chase.checkpoint import load_network
-from chase.data import load_data
+from chase.data import data_for, load_data
 from chase.epoch import Watch
 from chase.evaluation import evaluate
 from chase.recipe import Recipe
@@ -31,13 +33,11 @@ BLOCKS: dict[str, Any] = {
 }
 
 
-def recipe(**blocks: dict[str, Any]) -> Recipe:
-    return Recipe.from_dict({name: {**BLOCKS.get(name, {}), **blocks.get(name, {})} for name in {*BLOCKS, *blocks}})
+recipe = functools.partial(small_recipes.recipe, BLOCKS)
 
 
 def session_of(chosen: Recipe) -> Session:
-    data = load_data(chosen.data.name, root=chosen.data.root, **chosen.data.settings)
-    return Session(chosen, data, CPU)
+    return Session(chosen, data_for(chosen.data), CPU)
 
 
 def losses(session: Session) -> Iterator[Tensor]:
