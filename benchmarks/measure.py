@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ class Ready:
     first_call_ms: float
 
     @property
-    def run(self) -> Any:
+    def run(self) -> Callable[[], Tensor]:
         """One call."""
         return partial(self.entry.runtime.run, self.x)
 

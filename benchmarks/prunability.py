@@ -18,7 +18,7 @@ from chase.data.split import stratified
 from chase.errors import RecipeError
 from chase.recipe import Recipe
 from chase.slimming.groups import prunable
-from chase.slimming.stage import stored_masks
+from chase.slimming.stage import recipe_of, stored_masks
 from chase.slimming.tracer import channel_groups
 from chase.sparse.criteria import CHANNEL_SCORES
 from chase.sparse.masks import Masks
@@ -187,7 +187,7 @@ def prunable_masks(network: Network) -> Masks:
     masks = stored_masks(network)
     if masks.groups:
         return masks
-    method = Recipe.from_dict(network.content["recipe"], source=str(network.path)).method
+    method = recipe_of(network).method
     groups = channel_groups(network.model, network.input.example(), freedoms=method.freedoms)
     may_leave = prunable(groups, prune_skip=method.prune_skip, keep=method.keep)
     if not may_leave:

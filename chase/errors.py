@@ -91,3 +91,9 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def explained(error: Exception) -> str:
+    """What went wrong, in one line; errors that are not Chase's own say of what kind they are."""
+    own = isinstance(error, ChaseError)
+    return " ".join(str(error).split()) if own else f"{type(error).__name__}: {reason(error)}"

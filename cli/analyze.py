@@ -93,11 +93,10 @@ def subject(run: Run, data: str | None, limit: int | None) -> tuple[Network, Ima
     from chase.benchmarks.prunability import Images
     from chase.checkpoint import load_network
     from chase.cli.images import splits
-    from chase.recipe import Recipe
+    from chase.slimming.stage import recipe_of
 
     network = load_network(run.checkpoint, kinds=("masked", "dense"))
-    recipe = Recipe.from_dict(network.content["recipe"], source=str(run.checkpoint))
-    return network, Images.of(recipe, *splits(run.checkpoint, data), limit=limit)
+    return network, Images.of(recipe_of(network), *splits(run.checkpoint, data), limit=limit)
 
 
 def measure(console: Console, network: Network, images: Images, device: str, **settings: Any) -> Prunability:

@@ -104,13 +104,9 @@ def given_settings(assign: list[str] | None, **named: Any) -> dict[str, Any]:
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
-    from chase.errors import RecipeError
+    from chase.exporters.job import checked_batch_sizes
 
-    parts = text.split(":")
-    sizes = tuple(int(part) for part in parts if part.isdigit())
-    if len(parts) != 3 or len(sizes) != 3 or list(sizes) != sorted(sizes) or not sizes[0]:
-        raise RecipeError(f"--batch-sizes {text!r} is not MIN:OPT:MAX in rising order, as in 1:8:32")
-    return sizes
+    return checked_batch_sizes([int(part) if part.isdigit() else 0 for part in text.split(":")])
 
 
 def share(formats: list[str], settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from chase.errors import ExportError, RecipeError, reason
-from chase.exporters.job import Job, where
+from chase.errors import ExportError, reason
+from chase.exporters.job import Job, checked_batch_sizes, where
 from chase.runtimes.executorch import executorch
 from chase.tracing import arguments, operator, quiet
 
@@ -27,9 +27,7 @@ def write_executorch(job: Job, path: Path, *, batch_sizes: Sequence[int] = (1, 1
         ExportError: if torch.export cannot follow the model, or ExecuTorch cannot lower it.
         MissingDependency: if executorch is not installed.
     """
-    sizes = tuple(batch_sizes)
-    if len(sizes) != 3 or list(sizes) != sorted(sizes) or sizes[0] < 1:
-        raise RecipeError(f"batch_sizes is {sizes}; it must be the smallest, the usual and the largest, such as 1:1:8")
+    sizes = checked_batch_sizes(batch_sizes)
     with executorch(purpose="exporting to ExecuTorch"):
         content, portable = _lowered(_bounded(job, sizes[0], sizes[-1]), type(job.model).__name__)
     path.write_bytes(content)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chase.errors import MissingDependency, RecipeError
+from chase.errors import MissingDependency, RecipeError, UnknownName
 from chase.exporters.aoti import write_aoti
 from chase.exporters.executorch import write_executorch
 from chase.exporters.onnx import write_onnx
@@ -144,7 +144,7 @@ def check(format: str, precision: str, settings: Mapping[str, Any]) -> Exporter:
     """
     exporter = EXPORTERS[format]
     if precision not in PRECISIONS:
-        raise RecipeError(f"there is no precision {precision!r}; {did_you_mean(precision, PRECISIONS)}")
+        raise UnknownName(f"no precision named {precision!r}; {did_you_mean(precision, PRECISIONS)}")
     if precision not in exporter.precisions:
         able = ", ".join(exporter.precisions)
         raise RecipeError(f"{format} cannot hold {precision}; it takes {able}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from chase.errors import ExportError, reason
+from chase.errors import ExportError, RecipeError, reason
 from chase.exporters.parity import Gate
 from chase.tracing import arguments, quiet
 
@@ -43,6 +43,18 @@ class Job:
     keep_fp32: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     progress: Progress = silent
+
+
+def checked_batch_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The smallest, the usual and the largest batch size.
+
+    Raises:
+        RecipeError: if they are not three numbers from 1 up that rise.
+    """
+    if len(sizes) != 3 or list(sizes) != sorted(sizes) or sizes[0] < 1:
+        given = ":".join(map(str, sizes))
+        raise RecipeError(f"batch sizes {given} are not MIN:OPT:MAX in rising order, as in 1:8:32")
+    return tuple(sizes)
 
 
 def exported(model: nn.Module, example: Tensor) -> ExportedProgram:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -164,7 +164,7 @@ def _name_output(proto: Any, name: str) -> None:
     proto.graph.output[0].name = name
 
 
-def _label(proto: Any, facts: Any) -> None:
+def _label(proto: Any, facts: Mapping[str, Any]) -> None:
     """Write into the file what a user of it alone needs to know."""
     proto.producer_name, proto.producer_version = "chase", __version__
     for key in LABELS:

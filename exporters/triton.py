@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from chase.errors import RecipeError
+from chase.errors import RecipeError, UnknownName
 from chase.exporters.job import Job
 from chase.recipe import coerce
 from chase.registry import did_you_mean
@@ -69,7 +69,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise RecipeError(f"there is no backend {self.backend!r}; {did_you_mean(self.backend, BACKENDS)}")
+            raise UnknownName(f"no backend named {self.backend!r}; {did_you_mean(self.backend, BACKENDS)}")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
             raise RecipeError(f"the name {self.name!r} cannot be a model's folder; use letters, digits, _, - and .")
         for key, least in (("max_queue_delay_us", 0), ("instances", 1), ("version", 1), ("versions_kept", 1)):

@@ -14,7 +14,7 @@ import torch
 
 from chase.benchmarks.campaign.items import full, items, place_of, smoke
 from chase.benchmarks.campaign.runner import Broken, Campaign, Deadline
-from chase.errors import ChaseError, RecipeError
+from chase.errors import ChaseError, UnknownName
 from chase.registry import did_you_mean
 from chase.runtimes.base import resolve_device
 
@@ -85,7 +85,7 @@ def _campaign(args: argparse.Namespace, argv: Sequence[str]) -> Campaign:
     names = [item.name for item in known]
     for name in args.item or ():
         if name not in names:
-            raise RecipeError(f"there is no item {name!r}; {did_you_mean(name, names)}")
+            raise UnknownName(f"no item named {name!r}; {did_you_mean(name, names)}")
     chosen = [item for item in known if not args.item or item.name in args.item]
     sys.stderr.write(f"{len(chosen)} items on {place_of(device)}\n")
     command = ("python", "-m", "chase.benchmarks.campaign", *argv)

@@ -16,7 +16,7 @@ import torch
 from chase.benchmarks.campaign.records import Record, load, plain
 from chase.benchmarks.clocks import Trace, gpu_of
 from chase.benchmarks.environment import environment, environment_after
-from chase.errors import ChaseError, reason
+from chase.errors import explained, reason
 from chase.files import write_json
 
 Rows = list[Mapping[str, Any]]
@@ -141,7 +141,7 @@ class Campaign:
             except OutOfTime:
                 record.error = None
             except Exception as error:  # libraries fail in ways of their own, and that is the finding
-                record.error = str(error) if isinstance(error, ChaseError) else _named(error)
+                record.error = explained(error)
         record.left_out, record.seconds = job.left_out, deadline.passed - start
         record.clocks, record.environment = list(trace.samples), environment_after(before)
         record.save(self.folder)
@@ -173,10 +173,6 @@ class Campaign:
             "left_out": left_out,
         }
         write_json(self.folder / "campaign.json", plain(content))
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {reason(error)}"
 
 
 def _clean(device: torch.device) -> None:

@@ -17,7 +17,7 @@ from chase.benchmarks.paper.scales import Scale
 from chase.benchmarks.paper.table import Cell, Inapplicable, Table, Training
 from chase.benchmarks.paper.trained import Trained
 from chase.data import Data, data_for
-from chase.errors import ChaseError, DataError, MissingDependency
+from chase.errors import DataError, MissingDependency, explained
 from chase.files import write_json
 from chase.recipe import Recipe
 from chase.run import Run
@@ -203,9 +203,3 @@ class Runner:
 def name_of(training: Training) -> str:
     """The name of a training's folder: its model, its method, and its key."""
     return f"{training.recipe.model.name.rpartition(':')[2]}-{training.recipe.method.name}-{key(training)}"
-
-
-def explained(error: Exception) -> str:
-    """What went wrong, in one line; errors that are not Chase's own say of what kind they are."""
-    words = " ".join(str(error).split())
-    return words if isinstance(error, ChaseError) else f"{type(error).__name__}: {words}"

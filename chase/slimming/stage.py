@@ -132,9 +132,14 @@ def rehearse(model: nn.Module, groups: tuple[Group, ...], *, example: Tensor) ->
     slimmed(trial, masks, example=example, round_to=1)
 
 
+def recipe_of(network: Network) -> Recipe:
+    """The recipe that a network was trained by."""
+    return Recipe.from_dict(network.content["recipe"], source=str(network.path))
+
+
 def stored_masks(network: Network) -> Masks:
     """The masks of a masked checkpoint; its channels are traced again and must be those it was trained with."""
-    method = Recipe.from_dict(network.content["recipe"], source=str(network.path)).method
+    method = recipe_of(network).method
     example, freedoms = network.input.example(), method.freedoms
     groups = channel_groups(network.model, example, freedoms=freedoms) if method.prunes_channels else ()
     masks = Masks.dense(network.model, candidates(groups, method))

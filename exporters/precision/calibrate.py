@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chase.errors import ExportError, RecipeError, reason
+from chase.errors import ExportError, RecipeError, UnknownName, reason
 from chase.packages import require
 from chase.registry import did_you_mean
 
@@ -49,7 +49,7 @@ def check_calibration(images: Tensor | None, method: str) -> Tensor:
         RecipeError: if there are none or too few, or if there is no such method.
     """
     if method not in METHODS:
-        raise RecipeError(f"no calibration method {method!r}; {did_you_mean(method, METHODS)}")
+        raise UnknownName(f"no calibration method named {method!r}; {did_you_mean(method, METHODS)}")
     count = 0 if images is None else len(images)
     if images is None or count < FEWEST:
         raise RecipeError(f"{count} calibration images are too few; give {FEWEST} or more images of the training set")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chase.errors import ExportError, RecipeError
+from chase.errors import ExportError, RecipeError, UnknownName
 from chase.exporters.job import Job
 from chase.exporters.precision.calibrate import check_calibration, outputs, ranges
 from chase.exporters.precision.choose import kept_in_fp32
@@ -39,7 +39,7 @@ class Quantisation:
         self, proto: Any, calibration: Tensor | None, kind: str, *, method: str = "minmax", within: str = ""
     ) -> None:
         if kind not in LIMITS:
-            raise RecipeError(f"no kind of quantisation {kind!r}; {did_you_mean(kind, LIMITS)}")
+            raise UnknownName(f"no kind of quantisation named {kind!r}; {did_you_mean(kind, LIMITS)}")
         images = check_calibration(calibration, method)
         _check_opset(proto, kind)
         self.kind, self._proto = kind, proto

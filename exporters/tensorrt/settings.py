@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chase.errors import ExportError, RecipeError
+from chase.exporters.job import checked_batch_sizes
 
 LEVELS = range(6)
 """Of optimisation: the higher, the longer TensorRT looks for fast kernels; 3 is its default."""
@@ -35,10 +36,7 @@ class BuildSettings:
     compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = list(self.batch_sizes)
-        if len(sizes) != 3 or sizes != sorted(sizes) or sizes[0] < 1:
-            given = ":".join(map(str, sizes))
-            raise RecipeError(f"batch sizes {given} are not MIN:OPT:MAX in rising order, as in 1:8:32")
+        checked_batch_sizes(self.batch_sizes)
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise RecipeError(f"workspace_mb is {self.workspace_mb}; it must be 1 or more")
         if self.optimization_level is not None and self.optimization_level not in LEVELS:

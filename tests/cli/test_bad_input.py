@@ -51,7 +51,7 @@ REFUSED = [
     (["export", "--format", "openvino", "--compress"], 2, "openvino takes no compress"),
     (["export", "--format", "onnx", "-o", "opst=21"], 2, "onnx takes no opst; did you mean 'opset'?"),
     (["export", "-o", "opset"], 2, "-o 'opset' is not KEY=VALUE"),
-    (["export", "--precision", "fp61"], 2, "there is no precision 'fp61'; did you mean 'fp16'"),
+    (["export", "--precision", "fp61"], 2, "no precision named 'fp61'; did you mean 'fp16'"),
     (["export", "--format", "torchscript", "--precision", "int8"], 2, "torchscript cannot hold int8"),
     (["verify", "gone.onnx"], 2, "no such file: gone.onnx"),
     (["bench"], 2, "there is no current run here"),

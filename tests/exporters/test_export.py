@@ -116,7 +116,7 @@ def test_a_wrong_export_leaves_what_was_there(wrong_exporter: None, tmp_path: Pa
     ("arguments", "message"),
     [
         ({"path": "model.bin"}, r"model.bin does not say its format; .*\.ts \(torchscript\), \.onnx \(onnx\)"),
-        ({"precision": "fp61"}, "there is no precision 'fp61'; did you mean 'fp16'"),
+        ({"precision": "fp61"}, "no precision named 'fp61'; did you mean 'fp16'"),
         ({"precision": "int8"}, "torchscript cannot hold int8; it takes fp32, fp16, bf16"),
         ({"keep_fp32": ["0"]}, "keep_fp32 is for reduced precisions, not fp32"),
         ({"opst": 20, "format": "onnx"}, "the exporter onnx has no setting 'opst'; did you mean 'opset'?"),

@@ -79,7 +79,7 @@ def test_an_error_is_handed_on_and_endless_deaths_end() -> None:
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
-        (["--item", "shapes"], 2, "there is no item 'shapes'"),
+        (["--item", "shapes"], 2, "no item named 'shapes'"),
         (["--device", "tpu"], 2, "no device named 'tpu'"),
         (["--device", "cuda:7"], 4, "torch finds"),
     ],

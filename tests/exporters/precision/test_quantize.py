@@ -224,8 +224,8 @@ def test_layers_within_a_wrapper_have_the_names_of_the_network() -> None:
     [
         ({"calibration": None}, "0 calibration images are too few; give 8 or more images of the training set"),
         ({"calibration": CALIBRATION[:7]}, "7 calibration images are too few"),
-        ({"method": "minmx"}, "no calibration method 'minmx'; did you mean 'minmax'"),
-        ({"kind": "int4"}, "no kind of quantisation 'int4'; did you mean 'int8'"),
+        ({"method": "minmx"}, "no calibration method named 'minmx'; did you mean 'minmax'"),
+        ({"kind": "int4"}, "no kind of quantisation named 'int4'; did you mean 'int8'"),
         ({"keep_fp32": ["3.*"]}, r"keep_fp32: no layer matches '3.\*'"),
     ],
 )
