@@ -76,7 +76,7 @@ class CudaGraph:
         self._runtime.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._captured.clear()
         self._runtime.__exit__(*error)
 

@@ -17,7 +17,7 @@ from chase.runtimes import open_runtime
 
 @pytest.mark.parametrize("sizes", [(), (1, 8), (8, 1, 1), (1, 9, 8), (0, 1, 1)])
 def test_batch_sizes_are_the_smallest_the_usual_and_the_largest(sizes: tuple[int, ...], tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="it must be the smallest, the usual and the largest, such as 1:1:8"):
+    with pytest.raises(RecipeError, match="are not MIN:OPT:MAX in rising order, as in 1:8:32"):
         write_executorch(job_for(tiny()), tmp_path / "net.pte", batch_sizes=sizes)
 
 
