@@ -85,12 +85,13 @@ def save_slim(
         OutputError: if the file cannot be written.
     """
     example = input.example()
+    spec = model or {"name": type(dense).__name__, "program": to_program(result.model, example)}
     whole = count(dense, example)
     counted = _facts(result, masks, example, dense_macs=whole.macs.dense, dense_params=whole.params.dense)
     save(
         path,
         kind="slim",
-        model=model or {"name": type(dense).__name__, "program": to_program(result.model, example)},
+        model=spec,
         network=result.model,
         recipe={},
         input=input,
