@@ -29,7 +29,6 @@ from chase.runtimes import load_source
 from chase.twin import DROPPED, write_dense
 
 RESIZED = re.compile(r"(self|dense)@(.*)")
-SUFFIXES = (".pt", ".onnx", ".ts", ".pt2", ".pte", ".xml", ".engine")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ def as_rival(path: Path) -> Artifact | Network:
 
 def is_file(name: str) -> bool:
     """Whether a rival's name is that of a file, there or missing, and not of a model."""
-    return Path(name).exists() or "/" in name or Path(name).suffix in SUFFIXES
+    from chase.exporters.formats import is_exported  # which brings all exporters along
+
+    return Path(name).exists() or "/" in name or name.endswith(".pt") or is_exported(name)
 
 
 def from_file(name: str, like: Artifact | Network) -> Rival:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from chase.slimming.groups import Group
 
-ARTIFACTS = (".onnx", ".ts", ".engine")
-
 
 def command(
     ctx: typer.Context,
@@ -30,22 +28,23 @@ def command(
     graph: Annotated[Path | None, typer.Option("--graph", metavar="FILE.svg", help="Draw the groups there.")] = None,
 ) -> None:
     """Show what a network is made of, what it costs, and which channels may leave."""
+    from chase.exporters.formats import is_exported
+
     console: Console = ctx.obj
-    suffix = Path(what).suffix
     of_models = {"--input": input, "--num-classes": num_classes}
     if graph is not None and graph.suffix != ".svg":
         raise RecipeError(f"--graph {graph}: the drawing is an SVG file; give it a name that ends in .svg")
-    if suffix in (*ARTIFACTS, ".pt"):
+    if what.endswith(".pt") or is_exported(what):
         for option in (option for option, value in of_models.items() if value is not None):
             raise RecipeError(f"{option} is for a model by name; {what} says it itself, so leave the option out")
-    if suffix in ARTIFACTS:
+    if is_exported(what):
         if graph is not None:
             raise RecipeError(
                 f"--graph: {what} holds no channel groups; inspect the .pt file that it was exported from"
             )
         artifact(console, Path(what))
         return
-    model, example, header = _file(what) if suffix == ".pt" else _named(what, input, num_classes)
+    model, example, header = _file(what) if what.endswith(".pt") else _named(what, input, num_classes)
     groups = network(console, model, example, header, prune_skip=prune_skip)
     if graph is not None:
         _draw(graph, groups, prune_skip=prune_skip, title=what)

@@ -129,6 +129,11 @@ def format_of(path: Path) -> str:
     raise RecipeError(f"{path.name} does not say its format; name one or use a known suffix: {known}")
 
 
+def is_exported(name: str) -> bool:
+    """Whether a file's name is that of an exported one."""
+    return name.endswith(tuple(each.suffix for each in EXPORTERS.values()))
+
+
 def default_name(format: str, precision: str) -> str:
     """The file that a network is exported to, such as "model.onnx", "model.fp16.onnx"."""
     middle = "" if precision == "fp32" else f".{precision}"

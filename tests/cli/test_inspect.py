@@ -13,13 +13,17 @@ from commands import Chase
 
 from chase.cli import inspect
 from chase.cli.console import Console
+from chase.exporters import EXPORTERS
 from chase.slimming.groups import SKIP_REASON, Group, Slice
 
 CIFAR = "cifar-resnet20"
 REFUSED = [
     ([CIFAR, "--graph", "groups.png"], "--graph groups.png: the drawing is an SVG file; give it a name that ends in"),
     ([CIFAR, "--graph", "groups"], "--graph groups: the drawing is an SVG file"),
-    (["model.onnx", "--graph", "groups.svg"], "model.onnx holds no channel groups; inspect the .pt file"),
+    *(
+        ([f"model{each.suffix}", "--graph", "groups.svg"], f"model{each.suffix} holds no channel groups")
+        for each in EXPORTERS.values()
+    ),
     (["slim.pt", "--input", "3,32,32"], "--input is for a model by name; slim.pt says it itself"),
     (["model.onnx", "--num-classes", "7"], "--num-classes is for a model by name; model.onnx says it itself"),
 ]
