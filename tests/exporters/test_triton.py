@@ -189,7 +189,7 @@ def test_an_engine_is_built_for_the_batches_that_triton_sends(tmp_path: Path, wr
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "onnxruntim"}, "no backend 'onnxruntim'; did you mean 'onnxruntime'?"),
+        ({"backend": "onnxruntim"}, "no backend named 'onnxruntim'; did you mean 'onnxruntime'?"),
         ({"name": "a/b"}, "the name 'a/b' cannot be a model's folder"),
         ({"name": ".."}, "cannot be a model's folder"),
         ({"instances": 0}, "instances is 0; it must be 1 or more"),

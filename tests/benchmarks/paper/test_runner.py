@@ -104,7 +104,7 @@ def test_every_seed_is_a_training_of_its_own(tmp_path: Path) -> None:
 
 
 def test_one_failure_loses_nothing_else_and_is_not_repeated(tmp_path: Path) -> None:
-    notes = Notes({"rigl": RuntimeError("out of\nmemory")})
+    notes = Notes({"rigl": RuntimeError("out of memory\nand more")})
     cells = [cell("a", tiny("rigl")), cell("b", tiny()), cell("c", tiny("rigl"))]
 
     a, b, c = runner_for(tmp_path, notes).run(table(*cells))
