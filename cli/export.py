@@ -104,9 +104,13 @@ def given_settings(assign: list[str] | None, **named: Any) -> dict[str, Any]:
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
+    from chase.errors import RecipeError
     from chase.exporters.job import checked_batch_sizes
 
-    return checked_batch_sizes([int(part) if part.isdigit() else 0 for part in text.split(":")])
+    parts = text.split(":")
+    if not all(part.isdecimal() for part in parts):
+        raise RecipeError(f"--batch-sizes {text!r} is not MIN:OPT:MAX, as in 1:8:32")
+    return checked_batch_sizes([int(part) for part in parts])
 
 
 def share(formats: list[str], settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -47,6 +47,7 @@ REFUSED = [
     (["export", "--format", ","], 2, "--format names no format"),
     (["export", "--batch-sizes", "8:1:2"], 2, "MIN:OPT:MAX"),
     (["export", "--batch-sizes", "0:1:2"], 2, "MIN:OPT:MAX"),
+    (["export", "--batch-sizes", "a:b:8"], 2, "'a:b:8' is not MIN:OPT:MAX"),
     (["export", "--format", "onnx", "--batch-sizes", "1:2:8"], 2, "onnx takes no batch_sizes"),
     (["export", "--format", "openvino", "--compress"], 2, "openvino takes no compress"),
     (["export", "--format", "onnx", "-o", "opst=21"], 2, "onnx takes no opst; did you mean 'opset'?"),
