@@ -20,11 +20,16 @@ def require(module: str, *, purpose: str, install: str, package: str | None = No
     needed = f"{purpose} needs the package {package or module}"
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingDependency(f"{needed}; run: pip install {install}") from error
     except (ImportError, OSError) as error:
-        why = f"which does not load ({reason(error)})"
-        raise MissingDependency(f"{needed}, {why}; run: pip install {install}") from error
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (*_parents(module), package)
+        why = "" if absent else f", which does not load ({reason(error)})"
+        raise MissingDependency(f"{needed}{why}; run: pip install {install}") from error
+
+
+def _parents(module: str) -> list[str]:
+    """A module and the packages that it lies in."""
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:

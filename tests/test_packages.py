@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,16 @@ def test_a_package_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.import_module", fail)
 
     with pytest.raises(MissingDependency, match=r"thing, which does not load \(libthing.so.7.*\); run: pip install it"):
+        require("thing", purpose="this", install="it")
+
+
+def test_a_package_that_lacks_another_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thing.py").write_text("import no_such_hub")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(MissingDependency, match=r"thing, which does not load \(No module named 'no_such_hub'\); run"):
         require("thing", purpose="this", install="it")
 
 
