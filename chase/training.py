@@ -38,7 +38,7 @@ def resolve_device(name: str) -> torch.device:
         RecipeError: if the device does not exist here.
     """
     if name in ("auto", "cuda") and torch.cuda.is_available():
-        name = f"cuda:{distributed.local_rank()}" if distributed.processes() > 1 else "cuda"
+        name = f"cuda:{distributed.local_rank()}"  # set_device refuses a GPU without a number
     elif name == "auto":
         return torch.device("cpu")
     try:

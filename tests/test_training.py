@@ -79,6 +79,20 @@ def test_a_device_that_is_not_there_is_refused() -> None:
             resolve_device(name)
 
 
+@pytest.mark.parametrize("local_rank", [0, 3])
+def test_a_gpu_is_chosen_by_its_number(local_rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    index_of = torch.cuda._utils._get_device_index  # what torch.cuda.set_device asks first; it refuses a bare "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(index_of(device)))
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr("chase.training.distributed.local_rank", lambda: local_rank)
+
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", local_rank)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    assert chosen == [local_rank, local_rank, 1]
+
+
 def test_the_shares_of_amenable_channels_are_recorded_every_epoch(tmp_path: Path) -> None:
     train(recipe(training={"amenable_thresholds": [0, 0.25]}), Run(tmp_path), device="cpu")
 
