@@ -18,6 +18,8 @@ from chase.settings import TrainingSettings
 from chase.sparse.sparsifier import Sparsifier
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+GRAPHED = ("reduce-overhead", "max-autotune")
+"""Modes of `torch.compile` that replay CUDA graphs, each time with the same memory for what a backward pass returns."""
 
 
 class TrainingStep:
@@ -78,7 +80,15 @@ class TrainingStep:
                     loss = self._loss(images, labels) * (len(labels) / len(y))
                 self.scaler.scale(loss).backward()
             total += loss.detach()
+            if index == 0 < len(parts) - 1 and self.settings.compile in GRAPHED:
+                self._move_gradients()
         return total
+
+    def _move_gradients(self) -> None:
+        """Take the gradients out of memory that the next part overwrites; it then adds to them where they are."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.clone()
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         logits = self.forward(images)

@@ -73,6 +73,51 @@ def test_steps_that_are_guarded_and_sound_are_plain_steps() -> None:
     assert all(torch.equal(a, b) for a, b in zip(everything(plain), everything(guarded), strict=True))
 
 
+class Graphed(nn.Module):
+    """What `torch.compile` with CUDA graphs makes of a module: each backward pass leaves gradients in the same memory."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.memory = module, [torch.zeros_like(each) for each in module.parameters()]
+
+    def forward(self, images: Tensor) -> Tensor:
+        graphed, parameters = self, [*self.module.parameters()]
+
+        class Call(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, images: Tensor, *parameters: Tensor) -> Tensor:
+                ctx.save_for_backward(images)
+                out: Tensor = graphed.module(images)
+                return out
+
+            @staticmethod
+            def backward(ctx: Any, *gradients: Tensor) -> Any:
+                with torch.enable_grad():
+                    out = graphed.module(*ctx.saved_tensors)
+                    found = torch.autograd.grad(out, parameters, gradients)
+                for memory, gradient in zip(graphed.memory, found, strict=True):
+                    memory.copy_(gradient)
+                return None, *(torch.empty(0).set_(memory) for memory in graphed.memory)
+
+        out: Tensor = Call.apply(images, *parameters)  # type: ignore[no-untyped-call]
+        return out
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_parts_of_a_batch_add_up_where_cuda_graphs_reuse_the_memory_of_gradients(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, mode: Graphed(model))
+    whole, divided = training(make=without_norm), training(make=without_norm, accumulate=2, compile=mode)
+
+    for number in range(4):
+        assert torch.allclose(whole(*batch(number, 8)), divided(*batch(number, 8)), rtol=1e-5)
+
+    assert all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(everything(whole), everything(divided), strict=True)
+    )
+
+
 def without_norm() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(108, 16), nn.ReLU(), nn.Linear(16, 5))
 
