@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -29,6 +31,55 @@ def test_adamw_takes_its_settings() -> None:
 
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.8, 0.9))
+
+
+def twins() -> list[nn.Module]:
+    """Two networks with the same weights."""
+    models = [network() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    return models
+
+
+def assert_alike_after_steps(models: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Three steps along the same gradients give the same weights, bit for bit."""
+    for number in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            for parameter in model.parameters():
+                parameter.grad = torch.linspace(-1, number, parameter.numel()).view_as(parameter)
+            optimizer.step()
+    for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that nothing has been written to holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_first_step_that_is_skipped_leaves_nothing_behind(name: str) -> None:
+    models = twins()
+    plain, skipping = (build_optimizer(model, OptimizerSettings(name=name, nesterov=True)) for model in models)
+    skipping.found_inf = torch.ones(())  # type: ignore[attr-defined]  # as a GradScaler sets it when fp16 overflows
+    for parameter in models[1].parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    skipping.step()
+    skipping.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+
+    assert_alike_after_steps(models, (plain, skipping))
+
+
+def test_momentum_begins_as_that_of_torch() -> None:
+    models = twins()
+    trained = [parameter for parameter in models[1].parameters() if parameter.requires_grad]
+    torchs = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
+    optimizers = (build_optimizer(models[0], OptimizerSettings()), torchs)
+
+    assert_alike_after_steps(models, optimizers)
 
 
 def test_every_trainable_parameter_is_in_one_group() -> None:
