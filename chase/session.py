@@ -75,6 +75,7 @@ class Session:
         )
         self.sparsifier.observers.append(lambda event: self._compare())
         masks = self.sparsifier.masks
+        distributed.copy_from_first_(masks.weights.values())  # GPUs may round saliency differently
         self.amenable, self.origin = Amenable(self.model, masks), Origin(self.model, masks)
         self.dense_widths = masks.widths()
         images = min(recipe.data.batch_size, len(self.train_split))

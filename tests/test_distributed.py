@@ -74,6 +74,20 @@ def astray(rewiring, count, step):
 Rewiring.revive = astray
 main()
 """
+ROUNDED = """
+import os
+from chase.cli import main
+from chase.sparse.saliency import INITIAL
+
+true = INITIAL["magnitude"]
+
+def rounded(model, keep, **given):
+    return {name: mask.flatten().roll(1).view_as(mask) for name, mask in true(model, keep, **given).items()}
+
+if os.environ["RANK"] == "1":
+    INITIAL["magnitude"] = rounded
+main()
+"""
 
 
 def lay_out(folder: Path, *, calls: int = -1, rank: int = 0, number: str = "SIGTERM") -> Recipe:
@@ -173,7 +187,7 @@ def test_a_mask_that_differs_stops_both_and_names_both_hashes(tmp_path: Path) ->
     found = launched(tmp_path, "forged.py", "train", "--recipe", "shared.yaml", "--quiet")
 
     for code, error in found:
-        assert code == 1
+        assert code == 1, error
         assert "the masks of step 4 differ between processes: " in error
         hashes = error.split("processes: ")[1].split(";")[0].replace(",", "").split()
         assert len(hashes[0]) == len(hashes[4]) == 16
@@ -193,6 +207,16 @@ def test_weights_that_are_drawn_otherwise_between_two_events_stop_both(tmp_path:
         assert code == 1, error
         assert "the masks of step 5 differ between processes: " in error
     assert checkpoint.read(tmp_path / "run/checkpoint.pt")["training"]["batch"] == 0  # none of it was saved
+
+
+def test_initial_masks_are_those_of_the_first_process(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    (tmp_path / "rounded.py").write_text(ROUNDED)
+    settings = ["-o", "method.initial=magnitude", "-o", "training.epochs=1"]
+
+    found = launched(tmp_path, "rounded.py", "train", "--recipe", "shared.yaml", *settings, "--quiet")
+
+    assert [code for code, _ in found] == [0, 0], found
 
 
 @pytest.mark.slow
