@@ -27,19 +27,19 @@ waits: list[str] = []
 class OnGpu(Tensor):
     """A tensor of the GPU; `inner` is where its numbers are."""
 
-    inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    inner: Tensor  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> OnGpu:
-        made: OnGpu = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: OnGpu = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=GPU
         )
         made.inner = inner
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _perform(func, args, kwargs or {})
 
     def tolist(self) -> Any:
@@ -69,7 +69,7 @@ def _perform(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     arguments, named = tree_map(_inner, (args, kwargs))
     if named.get("device") is not None:
         named["device"] = CPU
-    with _disable_current_modes():  # type: ignore[no-untyped-call]
+    with _disable_current_modes():
         out = func(*arguments, **named)
     same = {id(_inner(each)): each for each in tensors}  # what works in place returns what it was given
     return tree_map(lambda each: _placed(each, same, there), out)
@@ -110,7 +110,8 @@ def emulated() -> Iterator[None]:
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     cudnn, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), _Emulation():  # the former keeps torch from looking for a driver
+        # The fake mode handles nothing; while it is on, torch does not look for a driver.
+        with FakeTensorMode(allow_non_fake_inputs=True), _Emulation():  # type: ignore[no-untyped-call]
             yield
     finally:
         torch.backends.cudnn.enabled = cudnn
@@ -120,7 +121,7 @@ def emulated() -> Iterator[None]:
 @contextlib.contextmanager
 def on_the_host() -> Iterator[None]:
     """Within `emulated`, a block that has nothing to do with the GPU, such as reading a file."""
-    with _disable_current_modes():  # type: ignore[no-untyped-call]
+    with _disable_current_modes():
         yield
 
 

@@ -1,4 +1,4 @@
-"""Whole trainings on an emulated GPU: nothing mixes its tensors with the CPU's, and ordinary steps never wait for it."""
+"""Whole trainings on an emulated GPU: nothing mixes its tensors with the CPU's, and ordinary steps do not wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from chase.step import TrainingStep
 from chase.training import Watch, train
 
 BLOCKS: dict[str, Any] = {
-    "model": {"name": "vgg8"},
     "data": {"name": "synthetic", "shape": [1, 8, 8], "train": 96, "test": 32, "batch_size": 16, "validation": 0.25},
     "method": {"name": "chase", "sparsity": 0.6, "channel_sparsity": 0.5, "update_every": 4, "channel_every": 4}
     | {"stop": 0.75, "round_to": 4},
@@ -52,7 +51,7 @@ def backward(step: TrainingStep, x: Tensor, y: Tensor) -> Tensor:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`train` finds the emulated GPU."""
-    saved, read, inference = checkpoint.save, checkpoint.read, torch.inference_mode
+    saved, read = checkpoint.save, checkpoint.read
 
     def save(path: Path, **content: Any) -> None:
         with on_the_host():
@@ -73,18 +72,26 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+VGG = {"name": "vgg8", "width": 0.25}
 CASES: dict[str, dict[str, Any]] = {
-    "chase": {"model": {"width": 0.25}},
-    "all at once": {"model": {"width": 0.25}, "training": {"ema": 0.9, "channels_last": True, "skip_nonfinite": 1, "clip_norm": 1.0}},
+    "chase": {"model": VGG},
+    "all at once": {
+        "model": VGG,
+        "training": {"ema": 0.9, "channels_last": True, "skip_nonfinite": 1, "clip_norm": 1.0},
+    },
     "adamw, targets in MACs": {
-        "model": {"width": 0.25},
+        "model": VGG,
         "optimizer": {"name": "adamw", "lr": 0.01},
         "method": {"channel_sparsity": 0.0, "executed_macs": 0.5},
         "training": {"compact": "auto"},
     },
     "skip connections": {"model": {"name": "cifar-resnet8"}, "method": {"prune_skip": True, "normalise": "macs"}},
-    "regrowth": {"model": {"width": 0.25}, "method": {"criterion": "fpgm", "channel_regrowth": 0.3}, "training": {"compact": [0.5]}},
-    "random": {"model": {"width": 0.25}, "method": {"criterion": "random", "grow": "random", "initial": "magnitude"}},
+    "regrowth": {
+        "model": VGG,
+        "method": {"criterion": "fpgm", "channel_regrowth": 0.3},
+        "training": {"compact": [0.5]},
+    },
+    "random": {"model": VGG, "method": {"criterion": "random", "grow": "random", "initial": "magnitude"}},
 }
 
 

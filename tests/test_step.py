@@ -74,7 +74,7 @@ def test_steps_that_are_guarded_and_sound_are_plain_steps() -> None:
 
 
 class Graphed(nn.Module):
-    """What `torch.compile` with CUDA graphs makes of a module: each backward pass leaves gradients in the same memory."""
+    """What `torch.compile` with CUDA graphs makes of a module: every backward pass uses the same memory."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -97,9 +97,9 @@ class Graphed(nn.Module):
                     found = torch.autograd.grad(out, parameters, gradients)
                 for memory, gradient in zip(graphed.memory, found, strict=True):
                     memory.copy_(gradient)
-                return None, *(torch.empty(0).set_(memory) for memory in graphed.memory)
+                return None, *(memory.detach() for memory in graphed.memory)
 
-        out: Tensor = Call.apply(images, *parameters)  # type: ignore[no-untyped-call]
+        out: Tensor = Call.apply(images, *parameters)
         return out
 
 
