@@ -30,5 +30,6 @@ class Average:
         """Take one step's weights into the average."""
         ours, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(ours, [tensor.detach() for tensor in theirs], 1 - self.decay)
-        for mine, other in self._copied:
-            mine.copy_(other)
+        if self._copied:
+            ours, theirs = zip(*self._copied, strict=True)
+            torch._foreach_copy_(ours, theirs)
