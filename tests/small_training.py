@@ -136,3 +136,14 @@ class Plain(Double):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc(self.two(self.one(x).relu()).relu().mean((2, 3)))
         return out
+
+
+class PlainDouble(Plain):
+    """The same in float64."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.double())
