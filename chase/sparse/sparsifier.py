@@ -123,7 +123,8 @@ class Sparsifier:
     def compact(self, *, copies: Iterable[nn.Module] = (), round_to: Grid = 1) -> dict[str, Tensor]:
         """Cut the dead channels out of the model, its optimizer's state and `copies` of it, in place.
 
-        Call it between two steps; the training goes on as if they were still masked. See `chase.slimming.compact`
+        Call it between two steps; the training goes on as if they were still masked, except that weights and channels
+        which are drawn at random are other ones, since a draw has the shape of a weight. See `chase.slimming.compact`
         for what it returns and raises; channels that may still return (`channel_regrowth`) cannot be cut out.
         """
         if self._stashed:
