@@ -11,7 +11,8 @@ from typing import Any
 class Epoch:
     """What one epoch did.
 
-    Accuracies are top-1 in percent; `macs` has the three columns per image, `amenable` the shares of sparse amenable
+    Accuracies are top-1 in percent; `macs` has the three columns per image, `executed_macs` are those that a forward
+    pass still makes (channels that are masked but not cut out count), `amenable` the shares of sparse amenable
     channels, {metric: {v: {layer: share}}}, and `group_sparsity` the removed share of each prunable group's channels.
     """
 
@@ -27,6 +28,7 @@ class Epoch:
     images_per_second: float
     amenable: dict[str, Any] = field(default_factory=dict)
     group_sparsity: dict[str, float] = field(default_factory=dict)
+    executed_macs: int = 0
 
 
 @dataclass(frozen=True)

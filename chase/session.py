@@ -207,6 +207,7 @@ class Session:
             images_per_second=speed,
             amenable=self.amenable.record(self.recipe.training.amenable_thresholds if sparse else ()),
             group_sparsity={name: 1 - width / self.dense_widths[name] for name, width in masks.widths().items()},
+            executed_macs=self.training_cost.executed,
         )
 
     def _network(self) -> nn.Module:

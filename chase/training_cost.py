@@ -61,6 +61,11 @@ class TrainingCost:
         self._spent, self._counted = self.total(), self._step()
         self._look()
 
+    @property
+    def executed(self) -> int:
+        """MACs per image of a forward pass on the shapes as they stand."""
+        return self._executed
+
     def total(self) -> Macs:
         """The MACs of all steps so far, for all their images."""
         return self._until(self._step())

@@ -197,8 +197,17 @@ def _line(epoch: Epoch, epochs: int, progress: Progress) -> str:
         f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, validation {percent(epoch.validation_accuracy)}, "
         f"sparsity {epoch.sparsity:.4f}, channel sparsity {epoch.channel_sparsity:.4f}, "
         f"GPU-supported MACs {epoch.macs['gpu_supported'] / epoch.macs['dense']:.3f}×, "
-        f"{epoch.images_per_second:.0f} images/s" + _pace(epoch, progress)
+        f"{_throughput(epoch)}{_pace(epoch, progress)}"
     )
+
+
+def _throughput(epoch: Epoch) -> str:
+    """Images, and the MACs of their training: those that the dense network would take, and those that were executed."""
+    from chase.training_cost import PASSES
+
+    images = epoch.images_per_second
+    dense, executed = (PASSES * images * macs / 1e9 for macs in (epoch.macs["dense"], epoch.executed_macs))
+    return f"{images:.0f} images/s ({dense:,.1f} GMAC/s dense-equivalent, {executed:,.1f} executed)"
 
 
 def _pace(epoch: Epoch, progress: Progress) -> str:

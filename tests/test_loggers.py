@@ -32,6 +32,7 @@ def epoch(number: int = 2, **changes: Any) -> Epoch:
         "events": [{"step": 10 * number - 4, "channel_sparsity": 0.25}, {"step": 10 * number, "density": 0.5}],
         "images_per_second": 100.0,
         "group_sparsity": {"features.0": 0.5, "features.3": 0.0},
+        "executed_macs": 3,
     }
     return Epoch(**{**numbers, **changes})
 
@@ -54,6 +55,7 @@ def test_an_epoch_is_its_events_and_then_its_numbers() -> None:
                 "images_per_second": 100.0,
                 "group_sparsity/features.0": 0.5,
                 "group_sparsity/features.3": 0.0,
+                "executed_macs": 3,
                 "seconds_left": 60.0,
                 "step_speedup": 1.5,
             },

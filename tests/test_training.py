@@ -65,6 +65,17 @@ def test_events_and_counts_are_recorded_where_they_happen(tmp_path: Path) -> Non
     assert epochs[-1].macs["gpu_supported"] < epochs[0].macs["dense"] == epochs[-1].macs["dense"]
 
 
+def test_channels_are_executed_until_they_are_cut_out(tmp_path: Path) -> None:
+    epochs: list[Epoch] = []
+    chosen = recipe(model=WIDER, method={"round_to": 8, "channel_every": 3}, training={"compact": [0.5]})
+
+    train(chosen, Run(tmp_path), device="cpu", watch=Watch(on_epoch=epochs.append))
+
+    first, *_, last = epochs
+    assert first.executed_macs == first.macs["dense"] > first.macs["gpu_supported"]
+    assert last.executed_macs == last.macs["gpu_supported"]
+
+
 def test_a_checkpoint_carries_real_inputs_of_its_test_split(tmp_path: Path) -> None:
     path = train(recipe(training={"epochs": 1}), Run(tmp_path), device="cpu")
 

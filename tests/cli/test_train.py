@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,7 @@ def test_a_run_is_shown_elsewhere_without_a_change_of_its_result(
     assert removed.keys() == {name.removeprefix("group_sparsity/") for name in logged[-2][1] if "group_sp" in name}
     assert 0 < max(removed.values()) < 1
     assert "epoch 1/3" in err
+    assert re.search(r" \d+ images/s \([\d,]+\.\d GMAC/s dense-equivalent, [\d,]+\.\d executed\)", err)
     assert err.count("done about ") == 2
 
 
