@@ -82,7 +82,7 @@ class TrainingCost:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self._counted, self._spent = state["steps"], Macs(**state["macs"])
-        self._now, self._executed = Macs(**state["now"]), state["executed"]  # masks may have moved since, under Deep-R
+        self._now, self._executed = Macs(**state["now"]), int(state["executed"])  # masks may have moved since: Deep-R
 
     def _look(self) -> None:
         """Count what a forward pass costs from now on."""

@@ -56,7 +56,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
         "compact": ["off", [0.1, 0.2]],
     },
 }
-MODELS = [{"name": "vgg8", "width": 0.125}, {"name": "cifar-resnet8"}]
+MODELS: list[dict[str, Any]] = [{"name": "vgg8", "width": 0.125}, {"name": "cifar-resnet8"}]
 
 
 class Stop(Exception):
