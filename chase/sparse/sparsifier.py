@@ -43,6 +43,10 @@ class Sparsifier:
     gradients and no host sync (methods that look at every step's gradients cost more: Deep-R, SNFS, and the channel
     criteria taylor and group-fisher). Randomness is a function of (seed, step, layer), so it needs no state.
 
+    A step that you capture in a CUDA graph masks as it should for as long as no more channels leave, since masks change
+    in place. But a replay runs no hook: count `step` on by one after each, and where `step + 1` is among `events`, take
+    the step without the graph.
+
     `observers` are called after each event, with the masks up to date.
 
     Args:

@@ -324,6 +324,35 @@ def test_an_ordinary_step_reads_nothing_back(optimizer: str, monkeypatch: pytest
     assert_nothing_masked_lives(sparse)
 
 
+@pytest.mark.parametrize("model", SMALL_MODELS)
+@pytest.mark.parametrize("optimizer", ["sgd-fused", "adamw-fused"])
+def test_a_step_that_a_cuda_graph_has_captured_stays_right_after_events(model: str, optimizer: str) -> None:
+    def memory() -> dict[str, int]:
+        state = {
+            f"{key} of {name}": value for name, each in parameters.items() for key, value in opt.state[each].items()
+        }
+        masks = {f"mask of {name}": mask for name, mask in sparse.masks.weights.items()}
+        return {name: tensor.data_ptr() for name, tensor in (parameters | state | masks).items()}
+
+    net = seeded(SMALL_MODELS[model])
+    parameters, opt = dict(net.named_parameters()), OPTIMIZERS[optimizer](net.parameters())
+    sparse = Sparsifier(net, opt, METHOD.with_(update_every=2, channel_every=3), steps=20, example=batch(0)[0][:1])
+    plain_step(net, opt, 0)
+    captured = memory()
+
+    for number in range(1, 20):
+        plain_step(net, opt, number)
+
+    assert memory() == captured
+    assert sparse.masks.removed > 0
+    net.zero_grad()
+    backward(loss_of(net, 20))
+    for name, mask in sparse.masks.vectors(net).items():  # it does not mask these, whose channels have died since
+        gradient = parameters[name].grad
+        assert gradient is not None
+        assert not gradient[mask == 0].any(), name
+
+
 def test_parameters_without_gradients_are_left_alone() -> None:
     def step(net: nn.Module, opt: Optimizer, sparse: Sparsifier, number: int) -> None:
         opt.zero_grad()
