@@ -67,7 +67,7 @@ def test_events_and_counts_are_recorded_where_they_happen(tmp_path: Path) -> Non
 
 def test_channels_are_executed_until_they_are_cut_out(tmp_path: Path) -> None:
     epochs: list[Epoch] = []
-    chosen = recipe(model=WIDER, method={"round_to": 8, "channel_every": 3}, training={"compact": [0.5]})
+    chosen = recipe(model={"width": 0.25}, method={"round_to": 8, "channel_every": 3}, training={"compact": [0.5]})
 
     train(chosen, Run(tmp_path), device="cpu", watch=Watch(on_epoch=epochs.append))
 
