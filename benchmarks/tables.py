@@ -108,6 +108,18 @@ def _step(row: Mapping[str, Any]) -> str:
     return _line(row["model"], images, f"{row['masking_ms']:.1f}", share, *ratios, f"{row['event_ms']:.0f}")
 
 
+def selection(content: Mapping[str, Any]) -> str:
+    """What it takes to find the weights that stay, in several ways."""
+    head = _head("way", "processor time | extra memory | of it a weight | weights too many")
+    lines = [_way(row, content["weights"]) for row in content["rows"]]
+    return "\n".join([_source(content["environment"]), "", *head, *lines])
+
+
+def _way(row: Mapping[str, Any], weights: int) -> str:
+    each = f"{1e6 * row['extra_mb'] / weights:.1f} bytes"
+    return _line(row["way"], f"{row['cpu_ms']:.0f} ms", f"{row['extra_mb']:.0f} MB", each, f"{row['off_by']}")
+
+
 def _source(facts: Mapping[str, Any], *runtimes: str) -> str:
     known = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
     used = {key: known[key] for key in runtimes} | {"torch": "torch"}
@@ -152,11 +164,12 @@ TABLES: dict[str, Table] = {
     **{
         name: Table(_read, paper, (name,))
         for name in (
-            *("paper-table2", "paper-baselines", "paper-improvements"),
+            *("paper-table2", "paper-baselines", "paper-improvements", "paper-longer"),
             *("paper-compaction", "paper-compaction-digits"),
         )
     },
     "in-training-slimming": Table(_read, slimming_training, ("in-training-slimming",)),
+    "selection": Table(_read, selection, ("selection",)),
     "sparsifier-overhead": Table(_read, overhead, ("sparsifier-overhead",)),
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def train(
         ChaseError: if losses are not finite, or processes disagree.
         KeyboardInterrupt: if it was interrupted, with the checkpoint written.
     """
-    with distributed.joined(), deferred() as stopping:
+    with distributed.joined(), _tuned(), deferred() as stopping:
         watch = Watch() if watch is None or distributed.rank() else watch
         data = data or data_for(recipe.data)
         session = Session(recipe, data, resolve_device(device))
@@ -87,6 +88,17 @@ def train(
             _close_epoch(session, run, watch)
             saving.wrote()
         return _finish(session, run)
+
+
+@contextlib.contextmanager
+def _tuned() -> Iterator[None]:
+    """Let cuDNN try its kernels on every shape that it meets, which pays since a training has few."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class Saving:

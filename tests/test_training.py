@@ -90,6 +90,17 @@ def test_a_device_that_is_not_there_is_refused() -> None:
             resolve_device(name)
 
 
+def test_cudnn_tries_its_kernels_while_a_training_lasts(tmp_path: Path) -> None:
+    seen = []
+
+    watch = Watch(on_epoch=lambda epoch: seen.append(torch.backends.cudnn.benchmark))
+
+    assert not torch.backends.cudnn.benchmark
+    train(recipe(training={"epochs": 1}), Run(tmp_path), watch=watch)
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark
+
+
 @pytest.mark.parametrize("local_rank", [0, 3])
 def test_a_gpu_is_chosen_by_its_number(local_rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[int] = []

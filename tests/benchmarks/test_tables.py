@@ -14,6 +14,7 @@ from chase.benchmarks.tables import (
     paper,
     published,
     rewritten,
+    selection,
     shapes,
     slimming_training,
     speed_ups,
@@ -125,6 +126,14 @@ def test_the_overhead_has_its_noise_floor_beside_it() -> None:
     *_, line = overhead({"environment": ENVIRONMENT_ROW, "rows": [row]}).splitlines()
 
     assert line == ("| resnet50 | 8 of 224x224 | 12.4 | 0.63 % | 1.010 (0.990–1.030) | 0.998 (0.970–1.020) | 800 |")
+
+
+def test_every_way_of_selection_has_its_memory_by_the_weight() -> None:
+    row = {"way": "exact", "cpu_ms": 400.26, "extra_mb": 44.5, "off_by": 0}
+
+    *_, line = selection({"environment": ENVIRONMENT_ROW, "weights": 23_652_032, "rows": [row]}).splitlines()
+
+    assert line == "| exact | 400 ms | 44 MB | 1.9 bytes | 0 |"
 
 
 def test_an_unknown_table_is_refused() -> None:
