@@ -16,7 +16,7 @@ from chase.slimming.widths import Grid, grid_of, lanes_of
 from chase.sparse.masks import Masks
 
 EXAMPLE = torch.zeros(1, 3, 6, 6)
-GRIDS: list[Grid] = [1, 2, 3, 4, 8, {"layers.1*": 3, "head.*": 2}]
+GRIDS: list[Grid] = [1, 2, 3, 4, 8, {"layers.[0-3]*": 3, "*": 2}]
 
 
 def dead_masks(model: nn.Module, groups: tuple[Group, ...], *, share: float, seed: int, buried: bool) -> Masks:
