@@ -36,11 +36,13 @@ from chase.cli.console import Console
 from chase.errors import ChaseError, RecipeError
 from chase.trust import VARIABLE
 
+ANYWHERE = "Anywhere on the line: --run DIR (the run to work in), --json, --quiet, --debug, --trust-code."
+
 app = typer.Typer(
     name="chase",
     help="Train a network sparse, cut it down to a small dense-shaped one, and ship it with numbers to trust.",
-    epilog="Anywhere on the line: --run DIR (the run to work in), --json, --quiet, --debug, --trust-code.",
-    no_args_is_help=True,
+    epilog=ANYWHERE,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -63,15 +65,19 @@ COMMANDS = {
     "doctor": doctor,
 }
 for name, module in COMMANDS.items():
-    app.command(name)(module.command)
+    app.command(name, epilog=ANYWHERE)(module.command)
 
 
 @app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+def root(
+    ctx: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and leave.")
+) -> None:
     """Train, slim, export, measure."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -126,11 +132,16 @@ def _run(arguments: list[str], console: Console, *, debug: bool) -> int:
         )
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command-line library, whichever it is
-            return _report(f"{error.format_message()}; see `chase --help`", 2, debug)
+            return _report(f"{error.format_message().rstrip('.')}; see `{_page(arguments)} --help`", 2, debug)
         return _report(f"{type(error).__name__}: {error}; run again with --debug and report it", 1, debug)
     if code == INTERRUPTED:  # what the command-line library makes of Ctrl-C
         return _report("interrupted; a training continues where it stopped with `chase train --resume`", code, False)
     return code if isinstance(code, int) else 0
+
+
+def _page(arguments: list[str]) -> str:
+    """The command whose help tells how to write `arguments`."""
+    return f"chase {arguments[0]}" if arguments and arguments[0] in COMMANDS else "chase"
 
 
 def _report(message: str, code: int, debug: bool) -> int:

@@ -38,7 +38,7 @@ def command(
     recipe: RecipeOption = None,
     model: ModelOption = None,
     data: DataOption = None,
-    method: Annotated[str | None, typer.Option("--method", help="chase, rigl, set, static or dense.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="One of `chase recipes methods`.")] = None,
     sparsity: SparsityOption = None,
     channel_sparsity: ChannelSparsityOption = None,
     round_to: ChannelRoundOption = None,

@@ -27,6 +27,24 @@ def test_help_names_every_command(chase: Chase) -> None:
     assert all(name in out for name in COMMANDS)
 
 
+def test_chase_alone_shows_the_same_page(chase: Chase) -> None:
+    assert chase() == chase("--help") == chase("-h")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_names_the_options_of_all(name: str, chase: Chase) -> None:
+    code, out, err = chase(name, "-h")
+
+    assert (code, err) == (0, "")
+    assert "--run DIR" in " ".join(out.split())
+
+
+def test_a_usage_error_names_the_page_that_helps(chase: Chase) -> None:
+    assert chase("verify")[2].endswith("; see `chase verify --help`\n")
+    assert ".;" not in chase("verify")[2]
+    assert chase("--frobnicate")[2].endswith("; see `chase --help`\n")
+
+
 def test_version_is_that_of_the_package(chase: Chase) -> None:
     from importlib.metadata import version
 
