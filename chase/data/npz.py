@@ -48,8 +48,12 @@ def load_npz(root: str | None = None, *, pad: int | None = None, padding_mode: s
 
 def _read(path: str) -> Mapping[str, NDArray[Any]]:
     try:
-        # numpy itself leaves a broken file open
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        # numpy itself leaves a broken file open, and takes what is no archive for a pickle, to be loaded unsafely
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise zipfile.BadZipFile("it is no zip file")
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False)
             arrays = {name: archive[name] for name in (*REQUIRED, "classes") if name in archive}
     except FileNotFoundError as error:
         raise DataError(f"no file {path}; write one with numpy.savez: {LAYOUT}") from error
@@ -79,7 +83,7 @@ def _images(path: str, arrays: Mapping[str, NDArray[Any]], split: str) -> Tensor
     elif images.ndim == 4 and images.shape[3] <= 4:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] > 4 or not images.size:
-        shape = list(arrays[f"x_{split}"].shape)
+        shape = f"{list(arrays[f'x_{split}'].shape)}{'' if images.size else ', which holds no pixel'}"
         raise DataError(f"{path}: x_{split} has the shape {shape}; it must be [n, h, w, c], c at most 4, or [n, h, w]")
     return torch.from_numpy(np.ascontiguousarray(images))
 
@@ -88,15 +92,23 @@ def _classes(path: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     if "classes" in arrays:
         return tuple(str(name) for name in arrays["classes"].ravel())
     labels = arrays["y_train"]
-    if not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+    _check_count(path, labels, "train", len(arrays["x_train"]))
+    if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: y_train has {labels.size} labels of type {labels.dtype}; they must be integers")
     return tuple(str(number) for number in range(int(labels.max()) + 1))
 
 
+def _check_count(path: str, labels: NDArray[Any], split: str, images: int) -> None:
+    if labels.shape != (images,):
+        shape = list(labels.shape)
+        raise DataError(
+            f"{path}: y_{split} has the shape {shape}; x_{split} has {images} images, and each has one label"
+        )
+
+
 def _labels(path: str, labels: NDArray[Any], split: str, expected: tuple[int, int]) -> Tensor:
     images, classes = expected
-    if labels.shape != (images,):
-        raise DataError(f"{path}: y_{split} has the shape {list(labels.shape)}; x_{split} has {images} images")
+    _check_count(path, labels, split, images)
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: y_{split} is {labels.dtype}; labels must be integers")
     if labels.min() < 0 or labels.max() >= classes:
