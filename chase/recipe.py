@@ -92,8 +92,6 @@ def coerce(default: Settings, values: Mapping[str, Any], where: str) -> Settings
 
     A dataclass with a `settings` field takes any key it does not know into that.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     hints = typing.get_type_hints(type(default))
     changes: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -107,13 +105,24 @@ def coerce(default: Settings, values: Mapping[str, Any], where: str) -> Settings
             continue
         if value is False and isinstance(getattr(default, key), str):
             value = "off"  # which is how YAML reads the word
-        try:
-            changes[key] = TypeAdapter(hints[key]).validate_python(value)
-        except ValidationError as error:
-            raise RecipeError(f"{where}.{key}: {_misfit(error, value)}") from None
+        changes[key] = typed(value, hints[key], f"{where}.{key}")
     if extra:
         changes["settings"] = extra
     return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+
+
+def typed(value: Any, hint: Any, where: str) -> Any:
+    """`value` brought to the type that `hint` says.
+
+    Raises:
+        RecipeError: if that cannot be, naming `where` it stands.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_misfit(error, value)}") from None
 
 
 def _misfit(error: ValidationError, value: Any) -> str:

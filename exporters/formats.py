@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from chase.exporters.tensorrt import write_tensorrt, write_tensorrt_rtx
 from chase.exporters.torch_export import write_torch_export
 from chase.exporters.torchscript import write_torchscript
 from chase.exporters.triton import write_triton
+from chase.recipe import typed
 from chase.registry import Registry, did_you_mean
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-fp16", "fp8")
@@ -144,7 +146,7 @@ def check(format: str, precision: str, settings: Mapping[str, Any]) -> Exporter:
     """The exporter of a format, which can hold the precision and has the settings.
 
     Raises:
-        RecipeError: if it cannot, or has not; UnknownName if there is no such format.
+        RecipeError: if it cannot, or has not, or not with such a value; UnknownName if there is no such format.
         MissingDependency: if a package that it needs is missing.
     """
     exporter = EXPORTERS[format]
@@ -153,10 +155,13 @@ def check(format: str, precision: str, settings: Mapping[str, Any]) -> Exporter:
     if precision not in exporter.precisions:
         able = ", ".join(exporter.precisions)
         raise RecipeError(f"{format} cannot hold {precision}; it takes {able}")
-    known = exporter.settings()
-    for name in settings.keys() - known.keys():
-        hint = did_you_mean(name, known) if known else "it has none"
-        raise RecipeError(f"the exporter {format} has no setting {name!r}; {hint}")
+    known, hints = exporter.settings(), typing.get_type_hints(exporter.write)
+    for name, value in settings.items():
+        if name not in known:
+            hint = did_you_mean(name, known) if known else "it has none"
+            raise RecipeError(f"the exporter {format} has no setting {name!r}; {hint}")
+        if name in hints:
+            typed(value, hints[name], f"{format}: {name}")
     if missing := exporter.missing():
         raise MissingDependency(f"exporting to {format}: {missing}")
     return exporter

@@ -71,7 +71,10 @@ def onnx_proto(
     job: Job, *, opset: int | None = None, dynamic_size: bool = False, calibration_method: str = "minmax"
 ) -> tuple[Any, dict[str, Any]]:
     """The ModelProto of a job, and what is to be said of it; made once for the same job and settings."""
+    from chase.exporters.precision.calibrate import check_method
+
     opset = _checked_opset(opset, job.precision)
+    check_method(calibration_method)  # also where nothing is calibrated: a word that has no effect hides a mistake
     settings = (opset, dynamic_size, calibration_method)
     made = _made.setdefault(job, {})
     if settings not in made:

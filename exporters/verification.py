@@ -17,6 +17,7 @@ from chase.exporters.divergence import first_divergence
 from chase.exporters.parity import Gate, Parity, compare, gate_for, reference
 from chase.exporters.preprocessing import Preprocessed
 from chase.files import sha256
+from chase.runtimes import format_of, runtime_for
 
 _CHUNK = 32
 
@@ -84,7 +85,7 @@ def verify(
 
     Raises:
         ParityError: if anything of this is not so.
-        RecipeError: if there are no samples.
+        RecipeError: if there are no samples, or the runtime does not take the file.
         MissingDependency: if the runtime or the device is not here.
     """
     _check_facts(artifact, network)
@@ -93,6 +94,8 @@ def verify(
         raise RecipeError(f"{network.path} carries no sample images; name some with --data")
     samples = artifact.encode(samples.float())
     model = Preprocessed(network.model, network.mean, network.std) if artifact.preprocessing else network.model
+    if runtime is not None:
+        runtime_for(format_of(artifact), runtime)
     on_gpu = device != "cpu"
     gate = gate_for(model, samples, format=artifact.format, precision=artifact.precision, on_gpu=on_gpu)
     where: dict[str, Any] = {"runtime": runtime, "device": device, "isolated": isolated}

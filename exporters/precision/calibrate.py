@@ -42,14 +42,23 @@ def ranges(proto: Any, tensors: Collection[str], images: Tensor, *, method: str,
     return {name: largest[name] * clip(counts[name]) for name in names}
 
 
+def check_method(method: str) -> None:
+    """Refuse a calibration method that is not there.
+
+    Raises:
+        UnknownName: with a hint.
+    """
+    if method not in METHODS:
+        raise UnknownName(f"no calibration method named {method!r}; {did_you_mean(method, METHODS)}")
+
+
 def check_calibration(images: Tensor | None, method: str) -> Tensor:
     """The calibration images.
 
     Raises:
         RecipeError: if there are none or too few, or if there is no such method.
     """
-    if method not in METHODS:
-        raise UnknownName(f"no calibration method named {method!r}; {did_you_mean(method, METHODS)}")
+    check_method(method)
     count = 0 if images is None else len(images)
     if images is None or count < FEWEST:
         raise RecipeError(f"{count} calibration images are too few; give {FEWEST} or more images of the training set")

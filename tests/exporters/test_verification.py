@@ -252,7 +252,7 @@ def test_a_runtime_or_a_device_that_is_not_here_is_no_parity(tmp_path: Path, ans
     answering(network())
     known = parent(tmp_path, samples=images(2))
 
-    with pytest.raises(RecipeError, match="eager cannot run a fake"):
+    with pytest.raises(RecipeError, match="eager cannot run files of the format fake"):
         verify(child_of(known), known, runtime="eager", isolated=False)
     if not torch.cuda.is_available():
         with pytest.raises(MissingDependency, match="no device cuda"):
