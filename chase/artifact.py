@@ -107,16 +107,30 @@ class Artifact:
             CheckpointError: if the file or its sidecar is missing or unreadable.
         """
         path = Path(path)
-        sidecar = path.with_name(path.name + ".json")
-        for file in (path, sidecar):
-            if not (file.is_file() or (file is path and file.is_dir())):
-                raise CheckpointError(f"no such file: {file}; make it with `chase export`")
+        sidecar = path.parent / f"{path.name}.json"
+        if not path.exists():
+            raise CheckpointError(f"no such file: {path}; make it with `chase export`")
+        if not sidecar.is_file():
+            raise CheckpointError(
+                f"{path} is no exported file of Chase, or lost its description {sidecar}; make both with `chase export`"
+            )
         try:
-            facts = json.loads(sidecar.read_text())
-            lists = {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
-            return cls(**(facts | lists | {"path": path}))
+            facts = json.loads(sidecar.read_text()) | {"path": path}
+            cls(**facts)  # says what is missing, or unknown here
+            return _typed(cls, facts)
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{sidecar} is not an artifact's description ({error}); export again") from error
+
+
+def _typed(cls: type[Artifact], facts: dict[str, Any]) -> Artifact:
+    """An artifact whose fields have their types, lists made tuples; a ValueError names the first that cannot."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_python(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{first['loc'][0]}: {first['msg'].lower()}") from error
 
 
 def facts_of(network: Network) -> dict[str, Any]:

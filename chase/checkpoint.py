@@ -122,6 +122,8 @@ def read(path: Path | str, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:
         CheckpointError: if the file is missing, truncated, unsafe or foreign, or not of one of `kinds`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the file in it, or give the run with --run {path}")
     if not path.is_file():
         raise CheckpointError(f"no such file: {path}; make it with `chase train`, or name another")
     try:

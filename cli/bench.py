@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,7 @@ import typer
 
 from chase.cli.console import Console, millions, percent
 from chase.cli.options import BatchSizesOption, DeviceOption, ImagesOption, SecondsOption
+from chase.errors import RecipeError
 
 if TYPE_CHECKING:
     from chase.artifact import Artifact
@@ -28,7 +30,11 @@ UNTRAINED = "the dense twin is untrained, here for speed alone; `chase run` with
 @dataclass(frozen=True)
 class Measuring:
     """How to measure: batch sizes (None: the usual ones), runtimes (None: the format's own), device, CPU threads,
-    seconds per artifact and batch size, what else to find out, and which other networks to measure beside."""
+    seconds per artifact and batch size, what else to find out, and which other networks to measure beside.
+
+    Raises:
+        RecipeError: if a number is out of range, which must not show only after a training.
+    """
 
     batch_sizes: tuple[int, ...] | None = None
     runtimes: list[str] | None = None
@@ -38,6 +44,12 @@ class Measuring:
     memory: bool = False
     profile: bool = False
     compare: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < math.inf:
+            raise RecipeError(f"--seconds must be above 0, not {self.seconds}")
+        if self.batch_sizes and min(self.batch_sizes) < 1:
+            raise RecipeError(f"--batch-size must be at least 1, not {min(self.batch_sizes)}")
 
     def settings(self) -> dict[str, Any]:
         """As the manifest states them."""
@@ -76,7 +88,7 @@ def command(
     from chase.run import current
 
     console: Console = ctx.obj
-    _check(artifacts or (), against, seconds)
+    _check(console, artifacts or (), against, max_accuracy_drop)
     sizes = tuple(batch_size) if batch_size else None
     how = Measuring(sizes, runtime, device, threads, seconds, memory=memory, profile=profile, compare=compare)
     if artifacts:
@@ -96,18 +108,19 @@ def command(
     check_accuracy(report, max_drop=max_accuracy_drop, explain=explainer(paths, data))
 
 
-def _check(artifacts: Iterable[Path], against: str, seconds: float) -> None:
+def _check(console: Console, artifacts: Iterable[Path], against: str, max_accuracy_drop: float) -> None:
     """Refuse what cannot be measured, before anything is."""
-    from chase.errors import CheckpointError, RecipeError, UnknownName
+    from chase.cli.explain import warn_if_changed
+    from chase.errors import UnknownName
     from chase.registry import did_you_mean
+    from chase.runtimes import load_source
 
     if against not in BASELINES:
         raise UnknownName(f"--against: nothing named {against!r}; {did_you_mean(against, BASELINES)}")
-    if seconds <= 0:
-        raise RecipeError(f"--seconds must be above 0, not {seconds}")
+    if not max_accuracy_drop >= 0:
+        raise RecipeError(f"--max-accuracy-drop must be at least 0, not {max_accuracy_drop}")
     for path in artifacts:
-        if not path.exists():
-            raise CheckpointError(f"no such file: {path}; make it with `chase export`")
+        warn_if_changed(console, load_source(path))
 
 
 def named(console: Console, artifacts: list[Path], how: Measuring, *, data: str | None) -> Report:
@@ -233,7 +246,7 @@ def parents(paths: Iterable[Path]) -> list[Network]:
 def _test_split(console: Console, path: Path, data: str | None) -> Split | None:
     """The test images for accuracy, or None with a line that says why there are none."""
     from chase.cli.images import splits
-    from chase.errors import DataError, RecipeError
+    from chase.errors import DataError
 
     try:
         return splits(path, data)[1]
@@ -247,11 +260,14 @@ def _test_split(console: Console, path: Path, data: str | None) -> Split | None:
 def show(console: Console, report: Report) -> None:
     """The tables: what each artifact costs, and how fast it is."""
     first = {row.artifact: row for row in report.rows}
-    columns = ("artifact", "accuracy", "theoretical", "GPU-supported", "of dense", "nonzero", "stored", "file")
-    console.table("test accuracy, MACs per image, parameters, size", columns, [_cost(row) for row in first.values()])
+    columns = ("artifact", "accuracy", "theoretical", "supported", "share", "nonzero", "stored", "MB")
+    title = "test accuracy, MACs per image (GPU-supported: share of dense), parameters, size"
+    console.table(title, columns, [_cost(row) for row in first.values()])
     threads, cpu = report.environment["threads"], report.environment["cpu"]
-    wide = ("artifact", "runtime", "batch", "p50 ms", "p90 ms", "images/s", "against dense (95 %)", "verdict")
-    console.table(f"speed on {cpu}, CPU threads: {threads}", wide, [_speed(row) for row in report.rows])
+    wide = ("artifact", "runtime", "batch", "p50", "p90", "images/s", "speed-up (95 %)", "verdict")
+    console.table(
+        f"speed on {cpu}, CPU threads: {threads}; p50 and p90 in ms", wide, [_speed(row) for row in report.rows]
+    )
 
 
 def _cost(row: Row) -> tuple[Any, ...]:
@@ -264,7 +280,7 @@ def _cost(row: Row) -> tuple[Any, ...]:
         f"{macs['gpu_supported'] / macs['dense']:.3f}×",
         millions(params["nonzero"]),
         millions(params["stored"]),
-        f"{row.size_bytes / 1e6:.2f} MB",
+        f"{row.size_bytes / 1e6:.2f}",
     )
 
 

@@ -49,6 +49,7 @@ class Console:
             table.add_row(*(str(cell) for cell in row))
         width = None if sys.stdout.isatty() else 160
         Rich(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+        print()
 
     @contextlib.contextmanager
     def progress(self, what: str) -> Iterator[Advance]:

@@ -38,6 +38,8 @@ def shown(value: object) -> str:
     """A value of the environment for people."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {shown(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
     return "–" if value is None else str(value)
 
 

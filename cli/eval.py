@@ -22,14 +22,16 @@ def command(
     """Measure the accuracy of a file on the test images."""
     from chase.artifact import Artifact
     from chase.benchmarks.accuracy import accuracy
+    from chase.cli.explain import warn_if_changed
     from chase.cli.images import splits
     from chase.errors import AccuracyError
     from chase.runtimes import load_source, open_runtime
     from chase.training import resolve_device
 
     console: Console = ctx.obj
-    _, split = splits(artifact, data)
     source = load_source(artifact)
+    warn_if_changed(console, source)
+    _, split = splits(artifact, data)
     described = source if isinstance(source, Artifact) else None
     with open_runtime(source, runtime=runtime, device=resolve_device(device)) as opened:
         score = accuracy(opened, split, artifact=described)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from chase.cli.console import Console
 
 if TYPE_CHECKING:
+    from chase.artifact import Artifact
     from chase.benchmarks import Report, Row
+    from chase.checkpoint import Network
 
 IMAGES = 64
 
@@ -38,6 +40,17 @@ def explainer(paths: Mapping[str, Path], data: str | None) -> Callable[[Row], st
         return None
 
     return explain
+
+
+def warn_if_changed(console: Console, source: Artifact | Network) -> None:
+    """Say so where a file is not the one that its description is of."""
+    from chase.artifact import Artifact
+
+    if isinstance(source, Artifact) and not source.is_whole():
+        console.say(
+            f"{source.path} is not the file that was exported (its SHA-256 has changed): what its description says, "
+            "MACs and parity too, is of another; export again"
+        )
 
 
 def warn(console: Console, report: Report) -> None:

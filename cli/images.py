@@ -28,6 +28,7 @@ def splits(path: Path, data: str | None) -> tuple[Split, Split]:
     from chase.runtimes import load_source
     from chase.settings import DataSettings
 
+    source = load_source(path)
     blocks = recipe_data(path)
     settings = coerce(DataSettings(), blocks, f"{path}: data") if blocks else DataSettings()
     if data is not None and data != settings.name:
@@ -35,7 +36,6 @@ def splits(path: Path, data: str | None) -> tuple[Split, Split]:
     elif data is None and blocks is None:
         raise RecipeError(f"{path} does not say what it was trained on; name the images with --data")
     loaded = data_for(settings)
-    source = load_source(path)
     if source.classes and source.classes != loaded.classes:
         raise DataError(
             f"{settings.name} has other classes ({len(loaded.classes)}) than {path} ({len(source.classes)}); "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chase.cli.console import Console, millions
+from chase.cli.explain import warn_if_changed
 from chase.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -34,17 +35,19 @@ def command(
     of_models = {"--input": input, "--num-classes": num_classes}
     if graph is not None and graph.suffix != ".svg":
         raise RecipeError(f"--graph {graph}: the drawing is an SVG file; give it a name that ends in .svg")
-    if what.endswith(".pt") or is_exported(what):
+    path = Path(what)
+    exported = is_exported(what) or (path.exists() and path.with_name(f"{path.name}.json").is_file())
+    if exported or path.suffix == ".pt":
         for option in (option for option, value in of_models.items() if value is not None):
             raise RecipeError(f"{option} is for a model by name; {what} says it itself, so leave the option out")
-    if is_exported(what):
+    if exported:
         if graph is not None:
             raise RecipeError(
                 f"--graph: {what} holds no channel groups; inspect the .pt file that it was exported from"
             )
-        artifact(console, Path(what))
+        artifact(console, path)
         return
-    model, example, header = _file(what) if what.endswith(".pt") else _named(what, input, num_classes)
+    model, example, header = _file(what) if path.suffix == ".pt" else _named(what, input, num_classes)
     groups = network(console, model, example, header, prune_skip=prune_skip)
     if graph is not None:
         _draw(graph, groups, prune_skip=prune_skip, title=what)
@@ -78,7 +81,9 @@ def _named(name: str, input: str | None, num_classes: int | None) -> tuple[nn.Mo
     sides = [int(side) if side.strip().isdigit() else 0 for side in text.split(",")]
     if len(sides) != 3 or min(sides) < 1:
         raise RecipeError(f"--input {text!r} is not C,H,W, as in 3,224,224")
-    classes = num_classes or (10 if name in MODELS else 1000)
+    classes = (10 if name in MODELS else 1000) if num_classes is None else num_classes
+    if classes < 1:
+        raise RecipeError(f"--num-classes must be at least 1, not {classes}")
     model, _ = build_for(name, (sides[0], sides[1], sides[2]), classes, {})
     if input is None and name.startswith("timm:"):
         sides = list(model.default_cfg["input_size"])  # type: ignore[index]
@@ -193,11 +198,16 @@ def _density(weights: dict[str, Any], name: str) -> float:
 
 
 def _words(value: Any) -> str:
+    """A fact for people: counts with commas, other numbers to four digits, what is not there as a dash."""
+    if value is None or value in ((), [], {}):
+        return "–"
     if isinstance(value, dict):
-        return ", ".join(
-            f"{key} {inner:,}" if isinstance(inner, int) else f"{key} {inner}" for key, inner in value.items()
-        )
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(inner) for inner in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def artifact(console: Console, path: Path) -> None:
@@ -206,6 +216,8 @@ def artifact(console: Console, path: Path) -> None:
 
     from chase.artifact import Artifact
 
-    facts = dataclasses.asdict(Artifact.load(path)) | {"path": str(path)}
+    found = Artifact.load(path)
+    facts = dataclasses.asdict(found) | {"path": str(path)}
     console.result(facts)
     console.table(str(path), ("", ""), [(key, _words(value)) for key, value in facts.items() if key != "path"])
+    warn_if_changed(console, found)

@@ -28,7 +28,7 @@ def command(
     console: Console = ctx.obj
     grid = grid_from(round_to)
     source = checkpoint or current(console.run).checkpoint
-    target = out or source.with_name("slim.pt")
+    target = out or source.parent / "slim.pt"
     console.result(stage(console, Run(source.parent), source, target, round_to=grid))
 
 
@@ -40,7 +40,10 @@ def stage(console: Console, run: Run, source: Path, target: Path, *, round_to: G
     if target.resolve().parent == run.folder.resolve():
         run.record(target, parents=[source], round_to=round_to)
     rows = [(name, before, after) for name, (before, after) in facts["widths"].items() if before != after]
-    console.table("widths", ("group", "dense", "slim"), rows)
+    if rows:
+        console.table("widths", ("group", "dense", "slim"), rows)
+    else:
+        console.say("no channel leaves: none is dead, or --round-to keeps it; train with --channel-sparsity for some")
     macs, params = facts["macs"], facts["params"]
     console.say(
         f"{target}: masked and slim differ by {facts['certificate']['max_rel']:.1e} relative (float64); sparsity "

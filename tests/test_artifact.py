@@ -51,13 +51,37 @@ def test_a_folder_of_artifacts_can_move(tmp_path: Path) -> None:
     assert Artifact.load(moved / "model.onnx").path == moved / "model.onnx"
 
 
-@pytest.mark.parametrize("missing", ["model.onnx", "model.onnx.json"])
-def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     saved = artifact(tmp_path)
     saved.save()
-    (tmp_path / missing).unlink()
+    saved.path.unlink()
 
-    with pytest.raises(CheckpointError, match=f"no such file: .*/{missing}; make it with `chase export`"):
+    with pytest.raises(CheckpointError, match="no such file: .*/model.onnx; make it with `chase export`"):
+        Artifact.load(saved.path)
+
+
+def test_a_file_without_its_description_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    saved = artifact(tmp_path)
+
+    with pytest.raises(CheckpointError, match="/model.onnx is no exported file of Chase, or lost its description"):
+        Artifact.load(saved.path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("input_shape", "abc", "input_shape: input should be a valid tuple"),
+        ("input_shape", [3, "x", 8], "input_shape: input should be a valid integer"),
+        ("macs", None, "macs: input should be a valid dictionary"),
+        ("preprocessing", "perhaps", "preprocessing: input should be a valid boolean"),
+    ],
+)
+def test_a_fact_of_the_wrong_kind_is_named(tmp_path: Path, field: str, value: object, message: str) -> None:
+    saved = artifact(tmp_path)
+    saved.save()
+    saved.sidecar.write_text(json.dumps(json.loads(saved.sidecar.read_text()) | {field: value}))
+
+    with pytest.raises(CheckpointError, match=message):
         Artifact.load(saved.path)
 
 

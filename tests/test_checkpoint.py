@@ -94,7 +94,7 @@ def truncated(path: Path) -> None:
 
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "no such file: .*a.pt; make it with `chase train`"),
-    "folder": (lambda path: path.mkdir(), "no such file: .*a.pt"),
+    "folder": (lambda path: path.mkdir(), "a.pt is a folder; name the file in it"),
     "truncated": (truncated, r"a.pt cannot be read as a checkpoint \(truncated, or no checkpoint\); make it again"),
     "empty": (lambda path: path.write_bytes(b""), "a.pt cannot be read as a checkpoint"),
     "text": (lambda path: path.write_text("hello"), "a.pt cannot be read as a checkpoint"),

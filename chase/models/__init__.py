@@ -52,7 +52,7 @@ def build(name: str, **settings: Any) -> nn.Module:
         model = constructor(**settings)
     except RecipeError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(f"cannot build model {name!r}: {reason(error)}; change its settings") from error
     if not isinstance(model, nn.Module):
         raise RecipeError(f"model {name!r} returned a {type(model).__name__}; it must return a torch.nn.Module")

@@ -40,6 +40,7 @@ __all__ = [
     "format_of",
     "load_source",
     "open_runtime",
+    "runtime_for",
     "runtimes_for",
 ]
 
@@ -87,10 +88,7 @@ def open_runtime(
         source = load_source(source)
     if isinstance(source, Artifact):
         source = source.inner()
-    format = format_of(source)
-    name = runtime or runtimes_for(format)[0]
-    if format not in RUNTIMES[name].formats:
-        raise RecipeError(f"{name} cannot run a {format}; choose {' or '.join(runtimes_for(format))}")
+    name = runtime_for(format_of(source), runtime)
     if threads is not None and threads < 1:
         raise RecipeError(f"threads is {threads}; it must be 1 or more")
     place = resolve_device(device)
@@ -132,6 +130,19 @@ def runtimes_for(format: str) -> list[str]:
     if names := [name for name, entry in RUNTIMES.items() if format in entry.formats]:
         return names
     raise RecipeError(f"no runtime takes the format {format!r}; the known runtimes: {', '.join(RUNTIMES)}")
+
+
+def runtime_for(format: str, name: str | None = None) -> str:
+    """The runtime called `name`, which takes a format, or the default one for it.
+
+    Raises:
+        UnknownName: if there is no such runtime.
+        RecipeError: if it does not take the format, or none does.
+    """
+    able = runtimes_for(format)
+    if name is not None and format not in RUNTIMES[name].formats:
+        raise RecipeError(f"{name} cannot run files of the format {format}; choose {' or '.join(able)}")
+    return name or able[0]
 
 
 def available() -> dict[str, str | None]:

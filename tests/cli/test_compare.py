@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_runs_are_compared_row_by_row(chase: Chase, folder: Path) -> None:
     code, out, err = chase("compare", "a", "fast")
 
-    lines = [" ".join(line.split()) for line in out.splitlines()]
+    lines = [" ".join(line.split()) for line in out.splitlines() if line]
     assert code == 0
     assert lines[0] == "against a"
     assert lines[2:] == [

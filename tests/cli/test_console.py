@@ -31,11 +31,13 @@ def test_quiet_leaves_nothing_but_the_result(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "")
 
 
-def test_numbers_stand_on_the_right_and_words_on_the_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_stand_on_the_right_words_on_the_left_and_a_blank_line_below(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Console().table("sizes", ("name", "number"), [("a", 5), ("bcdef", 12345)])
 
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["sizes", "name   number", "a           5", "bcdef   12345"]
+    assert lines == ["sizes", "name   number", "a           5", "bcdef   12345", ""]
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
