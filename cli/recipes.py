@@ -8,6 +8,12 @@ import typer
 
 from chase.cli.console import Console
 
+MORE = {
+    "models": "also torchvision:NAME, timm:NAME, and package.module:function of your own",
+    "data": "also a path: a folder of images, an .npz file, or tar shards",
+}
+"""What the lists of names leave out."""
+
 
 def command(
     ctx: typer.Context,
@@ -33,6 +39,7 @@ def command(
     elif name in lists:
         console.result({name: lists[name]})
         console.table(name, ("name",), [(each,) for each in lists[name]])
+        console.say(MORE[name])
     else:
         chosen = recipe.Recipe.from_dict(recipe.read(name), source=name)
         console.result(chosen.to_dict())

@@ -27,11 +27,16 @@ def test_the_list_shows_every_format_and_what_is_missing(
     assert formats["onnx"]["settings"]["opset"] is None
 
 
-def test_the_list_is_a_table_for_people(chase: Chase, empty: Path) -> None:
-    code, out, _ = chase("export", "--list")
+def test_the_list_is_two_tables_for_people_and_shows_defaults_as_they_are_given(chase: Chase, empty: Path) -> None:
+    code, out, err = chase("export", "--list")
 
     assert code == 0
-    assert all(name in out for name in EXPORTERS)
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.partition("settings")[0].splitlines() if line}
+    assert rows.keys() >= EXPORTERS.keys()
+    assert rows["torchscript"] == "*.ts fp32, fp16, bf16 ✓ torchscript"
+    assert rows["tensorrt"].endswith("✗ –")
+    assert "batch_sizes=1:8:32, tf32=false, workspace_mb=," in out
+    assert "chase doctor" in err
 
 
 def test_several_formats_share_the_settings_that_they_have(chase: Chase, workspace: Path) -> None:

@@ -29,6 +29,35 @@ REFUSED = [
 ]
 
 
+def test_the_facts_of_an_exported_file_are_written_for_people(chase: Chase, workspace: Path) -> None:
+    Path("runs/tiny/model.ts").rename("runs/tiny/model.odd")
+    Path("runs/tiny/model.ts.json").rename("runs/tiny/model.odd.json")
+
+    code, out, err = chase("inspect", "runs/tiny/model.odd")
+
+    facts = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line}
+    assert (code, err) == (0, "")
+    assert facts["preprocessing"] == "no"
+    assert facts["input_shape"] == "1, 8, 8"
+    assert facts["files"] == facts["settings"] == facts["opset"] == "–"
+
+
+@pytest.mark.parametrize("command", ["inspect", "eval", "bench"])
+def test_a_file_that_was_changed_since_is_used_with_a_warning(chase: Chase, workspace: Path, command: str) -> None:
+    import onnx
+
+    graph = onnx.load("runs/tiny/model.onnx")
+    graph.doc_string = "changed"
+    onnx.save(graph, "runs/tiny/model.onnx")
+    short = ("--batch-size", "1", "--seconds", "0.02") if command == "bench" else ()
+
+    code, _, err = chase(command, "runs/tiny/model.onnx", *short)
+
+    assert code == 0
+    assert "runs/tiny/model.onnx is not the file that was exported (its SHA-256 has changed)" in err
+    assert "SHA-256" not in chase(command, "runs/tiny/model.ts", *short)[2]
+
+
 @pytest.fixture(scope="module")
 def units() -> torch.Tensor:
     return torch.arange(4)

@@ -34,6 +34,13 @@ def test_a_wider_grid_rounds_up(chase: Chase, workspace: Path) -> None:
     assert all(after % 16 == 0 or after == before for before, after in json.loads(out)["widths"].values())
 
 
+def test_slim_says_so_where_no_channel_leaves(chase: Chase, workspace: Path) -> None:
+    code, out, err = chase("slim", "--round-to", "1000", "--out", "wide.pt")
+
+    assert (code, out) == (0, "")
+    assert "no channel leaves: none is dead, or --round-to keeps it" in err
+
+
 def test_exports_describe_themselves(workspace: Path) -> None:
     artifact = Artifact.load(workspace / "runs/tiny/model.onnx")
     manifest = json.loads((workspace / "runs/tiny/manifest.json").read_text())
@@ -211,6 +218,8 @@ def test_recipes_are_listed_and_shown(chase: Chase) -> None:
     assert "channel_every: 8000" in chase("recipes", "cifar100-vgg19")[1]
     assert "rigl" in chase("recipes", "methods")[1]
     assert json.loads(chase("recipes", "models", "--json")[1])["models"][0] == "cifar-resnet18"
+    assert "torchvision:NAME, timm:NAME" in chase("recipes", "models")[2]
+    assert "a path" in chase("recipes", "data")[2]
     assert "Evci et al. 2020" in json.loads(chase("recipes", "methods", "--json")[1])["methods"]["rigl"]
     assert "zeros counted" in chase("recipes", "criteria")[1]
 
