@@ -85,20 +85,29 @@ class Run:
         write_json(self.manifest, entries)
 
     def entries(self) -> dict[str, Any]:
-        """The manifest as it stands."""
+        """The manifest as it stands.
+
+        Raises:
+            CheckpointError: if it is none.
+        """
+        if not self.manifest.is_file():
+            return {}
         try:
-            return dict(json.loads(self.manifest.read_text())) if self.manifest.is_file() else {}
+            found = json.loads(self.manifest.read_text())
         except ValueError as error:
             raise CheckpointError(
                 f"{self.manifest} is not valid JSON ({error}); remove it and run the stage again"
             ) from error
+        if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+            raise CheckpointError(f"{self.manifest} is no manifest of a run; remove it and run the stage again")
+        return found
 
     def is_current(self, file: Path, **facts: Any) -> bool:
         """Whether `file` is what the manifest says, made with these facts from parents that have not changed."""
         entry: Mapping[str, Any] = self.entries().get(os.path.relpath(file, self.folder), {})
         if not file.exists() or entry.get("sha256") != sha256(file):
             return False
-        parents = ((self.folder / name, digest) for name, digest in entry["parents"].items())
+        parents = ((self.folder / name, digest) for name, digest in entry.get("parents", {}).items())
         same_parents = all(parent.is_file() and sha256(parent) == digest for parent, digest in parents)
         return same_parents and all(entry.get(key) == value for key, value in facts.items())
 
@@ -113,7 +122,7 @@ def current(folder: Path | None = None) -> Run:
     """The run in `folder`, else the one that `runs/latest` names.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is none, or it has gone.
     """
     if folder is not None:
         if not folder.is_dir():
@@ -122,7 +131,10 @@ def current(folder: Path | None = None) -> Run:
     latest = ROOT / "latest"
     if not latest.is_file():
         raise CheckpointError("there is no current run here; start one with `chase train`, or name one with --run")
-    return Run(ROOT / latest.read_text().strip())
+    name = latest.read_text().strip()
+    if not name or not (ROOT / name).is_dir():
+        raise CheckpointError(f"{latest} names {name or 'no run'}, which is not there; name a run with --run")
+    return Run(ROOT / name)
 
 
 def fresh(name: str) -> Run:

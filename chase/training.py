@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -155,11 +156,19 @@ def _continue(session: Session, run: Run) -> None:
     if distributed.rank():
         return
     lines = run.metrics.read_text().splitlines() if run.metrics.is_file() else []
-    kept = [line for line in lines if json.loads(line)["epoch"] <= session.epoch]
+    kept = [line for line in lines if _epoch_of(line) <= session.epoch]
     with atomic(run.metrics) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept))
     sweep(run.checkpoint)
     run.make_latest()
+
+
+def _epoch_of(line: str) -> float:
+    """The epoch that a line of metrics.jsonl is of; infinite for one that was cut off with the machine's power."""
+    try:
+        return int(json.loads(line)["epoch"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def _close_epoch(session: Session, run: Run, watch: Watch) -> None:

@@ -107,12 +107,27 @@ def trained(console: Console, recipe: Recipe, run: Run, device: str) -> None:
     from chase.recipe import read as read_recipe
 
     begun = run.checkpoint.is_file() and run.recipe.is_file()
-    if begun and RecipeType.from_dict(read_recipe(str(run.recipe))) != recipe:
-        raise RecipeError(f"{run.folder} holds a run of another recipe; choose another folder with --run, or remove it")
+    there = RecipeType.from_dict(read_recipe(str(run.recipe)), source=str(run.recipe)) if begun else recipe
+    if there != recipe:
+        raise RecipeError(
+            f"{run.folder} holds a run of another recipe ({differing(there.to_dict(), recipe.to_dict())}); "
+            "choose another folder with --run, or remove it"
+        )
     if begun and read(run.checkpoint)["facts"].get("test_accuracy") is not None:
         console.say(f"{run.checkpoint} is up to date")
         return
     train.stage(console, recipe, run, device=device, resume=begun)
+
+
+def differing(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """The first setting that two recipes differ in, as in: training.seed is 0 there, 9 here."""
+    for key in there | here:
+        first, second = there.get(key), here.get(key)
+        if isinstance(first, dict) and isinstance(second, dict) and first != second:
+            return f"{key}.{differing(first, second)}"
+        if first != second:
+            return f"{key} is {first!r} there, {second!r} here"
+    return "nothing"
 
 
 def dense_recipe(recipe: Recipe) -> Recipe:

@@ -37,6 +37,8 @@ def stage(console: Console, run: Run, source: Path, target: Path, *, round_to: G
     from chase.slimming.stage import slim_checkpoint
 
     facts = slim_checkpoint(source, target, round_to=round_to)
+    if facts.get("test_accuracy") is None:
+        console.say(f"{source} is of an unfinished training, after {facts['epoch']} of {facts['epochs']} epochs")
     if target.resolve().parent == run.folder.resolve():
         run.record(target, parents=[source], round_to=round_to)
     rows = [(name, before, after) for name, (before, after) in facts["widths"].items() if before != after]

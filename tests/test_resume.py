@@ -153,6 +153,18 @@ def test_litter_of_a_killed_writer_is_removed_on_resume(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_of_metrics_that_was_cut_off_is_forgotten_on_resume(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with pytest.raises(Stop):
+        train(recipe(), run, device="cpu", watch=stop_after(1))
+    with run.metrics.open("a") as lines:
+        lines.write('{"epoch": 2, "lo')
+
+    train(recipe(), run, device="cpu", resume=True)
+
+    assert [json.loads(line)["epoch"] for line in run.metrics.read_text().splitlines()] == [1, 2, 3, 4]
+
+
 def test_a_full_disk_stops_the_training_and_the_last_checkpoint_resumes(tmp_path: Path) -> None:
     whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
     train(recipe(), whole, device="cpu")

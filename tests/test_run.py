@@ -132,6 +132,22 @@ def test_no_current_run_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyP
         current(Path("runs/b"))
 
 
+@pytest.mark.parametrize(("name", "said"), [("gone", "gone"), ("", "no run")])
+def test_a_latest_run_that_has_gone_is_named(run: Run, name: str, said: str) -> None:
+    Path("runs/latest").write_text(name + "\n")
+
+    with pytest.raises(CheckpointError, match=f"runs/latest names {said}, which is not there; name a run with --run"):
+        current()
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", '{"slim.pt": 3}'])
+def test_a_manifest_that_is_none_is_one_clear_error(run: Run, text: str) -> None:
+    run.manifest.write_text(text)
+
+    with pytest.raises(CheckpointError, match="manifest.json is .*; remove it and run the stage again"):
+        run.record(run.checkpoint)
+
+
 def test_a_fresh_run_never_takes_a_folder_that_is_there(run: Run) -> None:
     assert fresh("b").folder == Path("runs/b")
     assert fresh("a").folder == Path("runs/a-2")
