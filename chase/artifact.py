@@ -86,7 +86,8 @@ class Artifact:
 
     def is_whole(self) -> bool:
         """Whether the file, with all that belongs to it, is the one that was written."""
-        return self.sha256 is None or self.fingerprint() == self.sha256
+        there = all(self.path.with_name(name).is_file() for name in self.files)
+        return there and (self.sha256 is None or self.fingerprint() == self.sha256)
 
     def inner(self) -> Artifact:
         """The file inside a Triton repository, as an artifact; any other artifact is its own."""

@@ -265,9 +265,8 @@ def show(console: Console, report: Report) -> None:
     console.table(title, columns, [_cost(row) for row in first.values()])
     threads, cpu = report.environment["threads"], report.environment["cpu"]
     wide = ("artifact", "runtime", "batch", "p50", "p90", "images/s", "speed-up (95 %)", "verdict")
-    console.table(
-        f"speed on {cpu}, CPU threads: {threads}; p50 and p90 in ms", wide, [_speed(row) for row in report.rows]
-    )
+    title = f"speed on {cpu}, CPU threads: {threads}; p50 and p90 in ms, speed-up over dense"
+    console.table(title, wide, [_speed(row) for row in report.rows])
 
 
 def _cost(row: Row) -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ def command(
     if graph is not None and graph.suffix != ".svg":
         raise RecipeError(f"--graph {graph}: the drawing is an SVG file; give it a name that ends in .svg")
     path = Path(what)
-    exported = is_exported(what) or (path.exists() and path.with_name(f"{path.name}.json").is_file())
+    exported = is_exported(what) or (path.exists() and Path(f"{what}.json").is_file())
     if exported or path.suffix == ".pt":
         for option in (option for option, value in of_models.items() if value is not None):
             raise RecipeError(f"{option} is for a model by name; {what} says it itself, so leave the option out")

@@ -94,6 +94,17 @@ def test_a_sidecar_that_is_none_is_one_clear_error(tmp_path: Path, text: str) ->
         Artifact.load(saved.path)
 
 
+def test_a_file_that_lost_one_that_belongs_to_it_is_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    saved = replace(artifact(tmp_path), files=("model.bin",))
+    saved = replace(saved, sha256=saved.fingerprint())
+    assert saved.is_whole()
+
+    (tmp_path / "model.bin").unlink()
+
+    assert not saved.is_whole()
+
+
 def test_the_size_counts_every_file_that_belongs_to_it(tmp_path: Path) -> None:
     saved = artifact(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"1234567")

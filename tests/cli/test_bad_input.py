@@ -71,6 +71,7 @@ REFUSED = [
     (["export", "--format", "onnx", "-o", "dynamic_size=perhaps"], 2, "dynamic_size: input should be a valid boolean"),
     (["slim", "."], 2, ". is a folder"),
     (["eval", "."], 2, ". is no exported file of Chase"),
+    (["inspect", "."], 2, "no model named '.'"),
     (["inspect", "vgg8", "--num-classes", "0"], 2, "--num-classes must be at least 1, not 0"),
     (["inspect", "model.pt2"], 2, "no such file: model.pt2"),
     (["inspect", "model.xml"], 2, "no such file: model.xml"),
@@ -117,7 +118,7 @@ FINISHED = [
     (["eval", "runs/tiny/model.onnx", "--runtime", "torchscript"], 2, "torchscript cannot run"),
     (["verify", "runs/tiny/model.onnx", "--runtime", "torchscript"], 2, "torchscript cannot run"),
     (["verify", "runs/tiny/slim.pt"], 2, "slim.pt is no exported file of Chase"),
-    (["export", "-o", "calibration_method=foo"], 2, "no calibration method 'foo'; known: minmax, mse, percentile"),
+    (["export", "-o", "calibration_method=foo"], 2, "no calibration method named 'foo'; known: minmax, mse, percentile"),
     (["run", "--recipe", "tiny.yaml", "-o", "training.seed=9"], 2, "another recipe (training.seed is 1 there, 9 here)"),
 ]
 
