@@ -164,7 +164,7 @@ TABLES: dict[str, Table] = {
     **{
         name: Table(_read, paper, (name,))
         for name in (
-            *("paper-table2", "paper-baselines", "paper-improvements", "paper-longer"),
+            *("paper-table2", "paper-baselines", "paper-improvements", "paper-longer", "paper-wider"),
             *("paper-compaction", "paper-compaction-digits"),
         )
     },

@@ -20,6 +20,7 @@ from chase.errors import CheckpointError, RecipeError
 from chase.evaluation import evaluate
 from chase.files import atomic, sweep
 from chase.interruption import deferred
+from chase.lock import alone
 from chase.recipe import Recipe
 from chase.run import Run
 from chase.session import Session
@@ -68,8 +69,8 @@ def train(
     first of them writes, and calls `watch`.
 
     Raises:
-        RecipeError, DataError, EquivalenceError: before anything is written, if the recipe cannot be met or the network
-            could not be slimmed exactly.
+        RecipeError, DataError, EquivalenceError: before anything is written, if the recipe cannot be met, the network
+            could not be slimmed exactly, or another process trains in this folder.
         CheckpointError: on `resume`, if there is no checkpoint of this recipe.
         ChaseError: if losses are not finite, or processes disagree.
         KeyboardInterrupt: if it was interrupted, with the checkpoint written.
@@ -78,17 +79,18 @@ def train(
         watch = Watch() if watch is None or distributed.rank() else watch
         data = data or data_for(recipe.data)
         session = Session(recipe, data, resolve_device(device))
-        if resume:
-            _continue(session, run)
-        else:
-            _begin(session, run)
-        saving = Saving(recipe.training)
-        while session.epoch < recipe.training.epochs:
-            for step in session.rest_of_epoch(watch):
-                _heed(session, run, step, stopping, saving)
-            _close_epoch(session, run, watch)
-            saving.wrote()
-        return _finish(session, run)
+        with contextlib.nullcontext() if distributed.rank() else alone(run.folder):
+            if resume:
+                _continue(session, run)
+            else:
+                _begin(session, run)
+            saving = Saving(recipe.training)
+            while session.epoch < recipe.training.epochs:
+                for step in session.rest_of_epoch(watch):
+                    _heed(session, run, step, stopping, saving)
+                _close_epoch(session, run, watch)
+                saving.wrote()
+            return _finish(session, run)
 
 
 @contextlib.contextmanager
