@@ -16,7 +16,8 @@ NAME = "training.lock"
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Until the block ends, keep the other processes of this machine from training in a folder. A process that was
-    killed holds nothing, and what runs on another machine cannot be told.
+    killed holds nothing, and what runs on another machine cannot be told. A folder that was made for this and stayed
+    empty goes again.
 
     Raises:
         RecipeError: if another process trains there.
@@ -25,6 +26,7 @@ def alone(folder: Path) -> Iterator[None]:
     lock = folder / NAME
     if (holder := _holder(lock)) is not None:
         raise RecipeError(f"process {holder} is training in {folder}; wait for it, or choose another folder with --run")
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.unlink(missing_ok=True)
@@ -36,6 +38,9 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def _holder(lock: Path) -> int | None:

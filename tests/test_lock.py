@@ -24,7 +24,12 @@ def test_a_folder_is_held_until_the_block_ends_also_by_an_error(tmp_path: Path) 
 
     with pytest.raises(KeyError):
         fail()
-    assert not [*(tmp_path / "run").iterdir()]
+    assert not [*tmp_path.iterdir()]
+
+    (tmp_path / "run").mkdir()
+    with pytest.raises(KeyError):
+        fail()
+    assert not [*(tmp_path / "run").iterdir()]  # it was there before
 
 
 def test_a_second_training_is_refused_and_changes_nothing(tmp_path: Path) -> None:
