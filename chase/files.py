@@ -24,7 +24,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _writing(path):
+        with writing(path):
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -33,8 +33,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Make the folder of `path`, and say in one line what keeps the block from writing there."""
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of `path`, and say in one line what keeps the block from writing there.
+
+    Raises:
+        OutputError: if something does.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -59,7 +63,7 @@ def staged(path: Path | str) -> Iterator[Path]:
         OutputError: if the folder cannot be written to or the disk is full; what stood there before stays.
     """
     path = Path(path)
-    with _writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         stage = Path(folder)
         yield stage / path.name
         for made in sorted(stage.iterdir(), key=lambda each: each.name == path.name):

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from chase.errors import OutputError, RecipeError
+from chase.errors import RecipeError
+from chase.files import writing
 
 NAME = "training.lock"
 
@@ -27,13 +28,10 @@ def alone(folder: Path) -> Iterator[None]:
     if (holder := _holder(lock)) is not None:
         raise RecipeError(f"process {holder} is training in {folder}; wait for it, or choose another folder with --run")
     new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(lock):
         lock.unlink(missing_ok=True)
         with lock.open("x") as file:
             file.write(_signature(os.getpid()))
-    except OSError as error:
-        raise OutputError(f"cannot write {lock}: {error.strerror}; choose another folder with --run") from error
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ class Rewiring:
     def revive(self, count: int, step: int) -> None:
         """Switch on `count` random dormant weights, all where fewer are left."""
         masks, generator = self.masks.weights, torch.Generator().manual_seed(mix(self.seed, step, DRAW))
-        dormant = {name: self.masks.allowed(name) & (masks[name] == 0) for name in self.weights}
+        dormant = {name: self.masks.free(name) for name in self.weights}
         ends = torch.tensor([int(each.count_nonzero()) for each in dormant.values()]).cumsum(0)
         drawn = _distinct(count, int(ends[-1]), generator).sort().values
         signs = 2.0 * torch.randint(2, (len(drawn),), generator=generator) - 1
