@@ -22,6 +22,10 @@ COLUMNS = {
 RELATIVE = "MACs and parameters other than zero are relative to the dense network."
 HALF = 0.5
 """The share of the dense network's MACs that is executed in the end, in tables at equal executed MACs."""
+EQUAL = {"channel_sparsity": 0.0, "executed_macs": HALF}
+"""Settings of a method that ends there."""
+AT_ONCE, STEP_BY_STEP = (0.5, 0.5), (0.25, 0.75)
+"""From which part of a training to which channels leave a dense network, which is fine-tuned in the rest."""
 
 
 def _recipes() -> dict[str, Recipe]:
@@ -47,7 +51,7 @@ def methods() -> Table:
 def criteria() -> Table:
     """Chase with every channel criterion in place of UMM, at equal executed MACs."""
     recipe = cifar("VGG-19", "CIFAR-100")
-    rows = {name: chase(recipe, channel_sparsity=0.0, executed_macs=HALF, criterion=name) for name in CHANNEL_SCORES}
+    rows = {name: chase(recipe, **EQUAL, criterion=name) for name in CHANNEL_SCORES}
     title = "Every channel criterion, gradually, VGG-19 on CIFAR-100, 90 % sparsity, test accuracy (%)"
     return Table(title=title, cells=tuple(_cells(rows)), notes=(RELATIVE,))
 
@@ -66,16 +70,20 @@ def baselines() -> Table:
 
 
 def _baselines(recipe: Recipe) -> Iterator[tuple[str, Training]]:
-    equal = {"channel_sparsity": 0.0, "executed_macs": HALF}
     yield "Dense", trained_by(recipe, "dense")
     yield "Chase (S_c = 0.5)", chase(recipe, channel_sparsity=0.5)
-    yield "Chase", chase(recipe, **equal)
-    yield "Chase prune skip", chase(recipe, prune_skip=True, **equal)
-    yield "RigL+GACP", trained_by(recipe, "rigl-gacp", **equal)
+    yield "Chase", chase(recipe, **EQUAL)
+    yield "Chase prune skip", chase(recipe, prune_skip=True, **EQUAL)
+    yield "RigL+GACP", trained_by(recipe, "rigl-gacp", **EQUAL)
     for criterion in ("fpgm", "l1", "network-slimming", "group-fisher"):
-        for when, start, stop in (("one-shot", 0.5, 0.5), ("iterative", 0.25, 0.75)):
-            settings = {**equal, "criterion": criterion, "channel_start": start, "stop": stop}
-            yield f"{criterion}, {when}, fine-tuned", trained_by(recipe, "prune-finetune", **settings)
+        for label, when in (("one-shot", AT_ONCE), ("iterative", STEP_BY_STEP)):
+            yield f"{criterion}, {label}, fine-tuned", _fine_tuned(recipe, criterion, when)
+
+
+def _fine_tuned(recipe: Recipe, criterion: str, when: tuple[float, float]) -> Training:
+    """A dense network that loses channels by a criterion, all in that part of its training."""
+    start, stop = when
+    return trained_by(recipe, "prune-finetune", **EQUAL, criterion=criterion, channel_start=start, stop=stop)
 
 
 def improvements() -> Table:
@@ -93,10 +101,8 @@ def improvements() -> Table:
 
 
 def _improvements(recipe: Recipe) -> Iterator[tuple[str, Training]]:
-    equal = {"channel_sparsity": 0.0, "executed_macs": HALF}
-    base, teacher = chase(recipe, **equal), trained_by(recipe, "dense")
-    fine_tuned = {"criterion": "l1", "channel_start": 0.25, "stop": 0.75}
-    yield "Dense, pruned by l1, fine-tuned", trained_by(recipe, "prune-finetune", **equal, **fine_tuned)
+    base, teacher = chase(recipe, **EQUAL), trained_by(recipe, "dense")
+    yield "Dense, pruned by l1, fine-tuned", _fine_tuned(recipe, "l1", STEP_BY_STEP)
     yield "Chase", base
     for label, settings in (
         ("normalise = layer", {"normalise": "layer"}),
