@@ -11,7 +11,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,8 @@ from chase.errors import ChaseError, CheckpointError, RecipeError
 from chase.files import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+Cells = tuple[str, ...]
 BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -41,13 +43,11 @@ def newest(what: str, results: Path = ROOT / "benchmarks" / "results") -> Path:
 def speed_ups(*reports: Report) -> str:
     """How much faster each shape is, a line for each, a column for each runtime and batch size."""
     rows = [row for report in reports for row in report.rows if row.speedup_vs_dense]
-    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
     columns = sorted({(row.runtime, row.batch_size) for row in rows})
-    numbers = ["fewer MACs", *(f"{names[runtime]}, batch {size}" for runtime, size in columns)]
+    numbers = ["fewer MACs", *(f"{RUNTIMES[runtime]}, batch {size}" for runtime, size in columns)]
     networks = dict.fromkeys(row.artifact for row in rows)
-    lines = [_line(name, *_across([row for row in rows if row.artifact == name], columns)) for name in networks]
-    source = _source(reports[0].environment, "onnxruntime", "openvino")
-    return "\n".join([source, "", *_head("network", " | ".join(numbers)), *lines])
+    lines = [(name, *_across([row for row in rows if row.artifact == name], columns)) for name in networks]
+    return _table(_source(reports[0].environment, RUNTIMES), "network", " | ".join(numbers), lines)
 
 
 def _across(rows: Sequence[Row], columns: Sequence[tuple[str, int]]) -> list[str]:
@@ -59,84 +59,76 @@ def shapes(report: Report) -> str:
     """How much faster each shape is than its dense network."""
     words, numbers = "network | runtime", "batch | speed-up (95 %) | fewer MACs | efficiency"
     lines = [_shape(row) for row in report.rows if row.speedup_vs_dense]
-    return "\n".join(
-        [_source(report.environment, "onnxruntime", "openvino"), "", *_head(words, numbers, "verdict"), *lines]
-    )
+    return _table(_source(report.environment, RUNTIMES), words, numbers, lines, last="verdict")
 
 
-def _shape(row: Row) -> str:
+def _shape(row: Row) -> Cells:
     found = row.speedup_vs_dense or {}
     promised = "–" if row.mac_ratio is None else f"{row.mac_ratio:.2f} ×"
     gained = "–" if row.efficiency is None else f"{row.efficiency:.2f}"
     low, high = found["ci95"]
     speed_up = f"{found['median']:.2f} × ({low:.2f}–{high:.2f})"
-    return _line(row.artifact, row.runtime, str(row.batch_size), speed_up, promised, gained, found["verdict"])
+    return row.artifact, row.runtime, str(row.batch_size), speed_up, promised, gained, found["verdict"]
 
 
 def slimming_training(content: Mapping[str, Any]) -> str:
     """What is left of a masked training's time when it is compacted on its way."""
-    words, numbers = (
-        "network | channels leave by | layout",
-        "batch | cuts | masked step | last step: MACs | time | all steps: time",
-    )
-    return "\n".join([_source(content["environment"]), "", *_head(words, numbers), *map(_replay, content["rows"])])
+    words = "network | channels leave by | layout"
+    numbers = "batch | cuts | masked step | last step: MACs | time | all steps: time"
+    return _table(_source(content["environment"]), words, numbers, map(_replay, content["rows"]))
 
 
-def _replay(row: Mapping[str, Any]) -> str:
+def _replay(row: Mapping[str, Any]) -> Cells:
     settings = ", ".join(f"{name}={value}".lower() for name, value in row["settings"].items())
     by = "the same share of every layer" if row["allocation"] == "even" else f"{row['allocation']} {settings}".strip()
     layout = "channels-last" if row["channels_last"] else "contiguous"
     last = row["rows"][-1]
     ratios = (f"{ratio:.2f} ×" for ratio in (last["macs_ratio"], last["time_ratio"], row["time_ratio"]))
     step = f"{1000 * median(each['masked_step_s'] for each in row['rows']):.0f} ms"
-    return _line(row["model"], by, layout, str(row["batch_size"]), str(row["compactions"]), step, *ratios)
+    return row["model"], by, layout, str(row["batch_size"]), str(row["compactions"]), step, *ratios
 
 
 def overhead(content: Mapping[str, Any]) -> str:
     """What the Sparsifier costs an ordinary step, with what two dense networks differ by, and an event."""
     numbers = "masking, ms | of a dense step | sparse / dense (95 %) | dense / dense (95 %) | event, ms"
-    head = _head("network | images", numbers)
-    return "\n".join([_source(content["environment"]), "", *head, *map(_step, content["rows"])])
+    return _table(_source(content["environment"]), "network | images", numbers, map(_step, content["rows"]))
 
 
-def _step(row: Mapping[str, Any]) -> str:
+def _step(row: Mapping[str, Any]) -> Cells:
     side = row["work"]["side"]
     images = f"{row['batch_size']} of {side}x{side}"
     pairs = (row["sparse_over_dense"], row["dense_over_dense"])
     ratios = (f"{each['median']:.3f} ({each['ci95'][0]:.3f}–{each['ci95'][1]:.3f})" for each in pairs)
     share = f"{100 * row['masking_share']:.2f} %"
-    return _line(row["model"], images, f"{row['masking_ms']:.1f}", share, *ratios, f"{row['event_ms']:.0f}")
+    return row["model"], images, f"{row['masking_ms']:.1f}", share, *ratios, f"{row['event_ms']:.0f}"
 
 
 def selection(content: Mapping[str, Any]) -> str:
     """What it takes to find the weights that stay, in several ways."""
-    head = _head("way", "processor time | extra memory | of it a weight | weights too many")
+    numbers = "processor time | extra memory | of it a weight | weights too many"
     lines = [_way(row, content["weights"]) for row in content["rows"]]
-    return "\n".join([_source(content["environment"]), "", *head, *lines])
+    return _table(_source(content["environment"]), "way", numbers, lines)
 
 
-def _way(row: Mapping[str, Any], weights: int) -> str:
+def _way(row: Mapping[str, Any], weights: int) -> Cells:
     each = f"{1e6 * row['extra_mb'] / weights:.1f} bytes"
-    return _line(row["way"], f"{row['cpu_ms']:.0f} ms", f"{row['extra_mb']:.0f} MB", each, f"{row['off_by']}")
+    return row["way"], f"{row['cpu_ms']:.0f} ms", f"{row['extra_mb']:.0f} MB", each, str(row["off_by"])
 
 
-def _source(facts: Mapping[str, Any], *runtimes: str) -> str:
-    known = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-    used = {key: known[key] for key in runtimes} | {"torch": "torch"}
+def _source(facts: Mapping[str, Any], runtimes: Mapping[str, str] | None = None) -> str:
+    """Where and when results were measured; `runtimes` are those that took part beside torch, as for RUNTIMES."""
+    used = {**(runtimes or {}), "torch": "torch"}
     versions = ", ".join(f"{name} {facts[key]}" for key, name in used.items() if facts.get(key))
     threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
     return f"{facts['cpu']}, {threads}, {versions}, {facts['date'][:10]}:"
 
 
-def _head(words: str, numbers: str, verdict: str = "") -> list[str]:
-    """The head of a table and the line under it: words to the left, numbers to the right."""
-    columns = [words, numbers, *filter(None, [verdict])]
-    marks = ["---"] * len(words.split("|")) + ["--:"] * len(numbers.split("|")) + ["---"] * bool(verdict)
-    return [f"| {' | '.join(columns)} |", f"|{'|'.join(marks)}|"]
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(source: str, words: str, numbers: str, lines: Iterable[Cells], *, last: str = "") -> str:
+    """A source and a table: columns of words to the left, of numbers to the right, and perhaps a last one of words."""
+    head = (words, numbers, last) if last else (words, numbers)
+    marks = ["---"] * len(words.split("|")) + ["--:"] * len(numbers.split("|")) + ["---"] * bool(last)
+    body = [f"| {' | '.join(cells)} |" for cells in (head, *lines)]
+    return "\n".join([source, "", body[0], f"|{'|'.join(marks)}|", *body[1:]])
 
 
 def paper(content: Mapping[str, Any]) -> str:
